@@ -1,0 +1,41 @@
+//! sipweir: a SIP proxy that counts the calls that hold a channel, lets a call in while its pool has room, and sends
+//! the surplus down the called service's overflow route.
+//!
+//! # The map
+//!
+//! Two halves. The **core** does no I/O and has no clock: time, bytes and a secret go in, work comes out. It builds
+//! alone (`cargo check --no-default-features`), which proves it. The **shell** is tokio, sockets, files and HTTP around
+//! it, behind the feature `shell`.
+//!
+//! A module may use those above it in this list, never those below.
+//!
+//! | core | |
+//! |---|---|
+//! | [`time`] | the core's time |
+//! | [`store`] | slab, index, timer wheel |
+//! | [`sip`] | messages as bytes and as values |
+//! | [`outbox`] | datagrams to send |
+//! | [`transaction`] | RFC 3261 §17 as tables |
+//! | [`alert`] | events, and when a pool is full and well again |
+//! | [`pool`] | channels, the gate, the table of calls, refusals |
+//! | [`config`] | the configuration, valid by construction |
+//! | [`metrics`] | plain counters |
+//! | [`route`] | trunk, service and host look-ups; `explain` |
+//! | [`proxy`] | the only core type the shell drives |
+//!
+//! # A call's way
+//!
+//! 1. The shell hands a datagram to [`proxy::Proxy::handle`]; [`sip::Message`] indexes it without a copy.
+//! 2. [`transaction::key`] finds its transaction: a retransmission ends here.
+//! 3. `proxy::request` makes the checks of RFC 3261 §16.3 and finds trunk and service ([`route::Router`]).
+//! 4. [`pool::Gate::admit`] takes a place in the trunk, in the service and a channel, all or none, or says which rung
+//!    of the ladder refused ([`pool::Refusal`]).
+//! 5. 100 leaves; `proxy::forward` splices Via, Record-Route and Request-URI into the received bytes.
+//! 6. Admitted: to the service's target. Refused, or the target fails: along the service's overflow plan.
+//! 7. Answers find their transaction by our branch, lose our Via, and go back ([`proxy`], `response`).
+//! 8. 2xx: the channel is held. The dialog's requests name the call by a cookie in our Record-Route.
+//! 9. The call ends in one place, which releases the channel exactly once ([`pool::Channel`] is moved, not copied).
+//! 10. Counters, events and the table of calls ([`pool::Slots`]) are all that readers see; nobody locks a shard.
+
+pub mod store;
+pub mod time;
