@@ -1,0 +1,230 @@
+//! One Via value (RFC 3261 §20.42, RFC 3581).
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use super::uri::{Host, parameter};
+use super::{Text, is_space, is_token, list_end};
+
+/// The branch prefix that says "unique by RFC 3261 rules" (§8.1.1.7).
+pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
+
+/// A view of the first value of a Via header.
+#[derive(Clone, Debug)]
+pub struct Via<'a> {
+    text: &'a [u8],
+    /// `UDP`, `TCP`, … as written.
+    pub transport: &'a [u8],
+    /// The host of sent-by.
+    pub host: Host<'a>,
+    /// The port of sent-by, when written.
+    pub port: Option<u16>,
+    parameters: Range<usize>,
+}
+
+impl<'a> Via<'a> {
+    /// Reads the first value of `text`. White space is allowed wherever RFC 3261 §25.1 allows it.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let end = list_end(text, 0);
+        let mut at = 0;
+        let word = |at: &mut usize| {
+            skip_space(text, at);
+            let start = *at;
+            while *at < end && is_token(text[*at]) {
+                *at += 1;
+            }
+            (*at > start).then(|| &text[start..*at])
+        };
+        let slash = |at: &mut usize| {
+            skip_space(text, at);
+            (text.get(*at) == Some(&b'/')).then(|| *at += 1)
+        };
+        if !word(&mut at)?.eq_ignore_ascii_case(b"SIP") {
+            return None;
+        }
+        slash(&mut at)?;
+        if word(&mut at)? != b"2.0" {
+            return None;
+        }
+        slash(&mut at)?;
+        let transport = word(&mut at)?;
+        if at >= end || !is_space(text[at]) {
+            return None;
+        }
+        skip_space(text, &mut at);
+        let start = at;
+        if text.get(at) == Some(&b'[') {
+            at += memchr::memchr(b']', &text[at..end])? + 1;
+        } else {
+            while at < end && !matches!(text[at], b':' | b';') && !is_space(text[at]) {
+                at += 1;
+            }
+        }
+        let host = Host::parse(&text[start..at])?;
+        skip_space(text, &mut at);
+        let mut port = None;
+        if at < end && text[at] == b':' {
+            at += 1;
+            skip_space(text, &mut at);
+            let digits = at;
+            while at < end && text[at].is_ascii_digit() {
+                at += 1;
+            }
+            port = Some(u16::try_from(super::decimal(&text[digits..at])?).ok()?);
+            skip_space(text, &mut at);
+        }
+        if at < end && text[at] != b';' {
+            return None;
+        }
+        let via = Self { text, transport, host, port, parameters: at..end };
+        via.parameters_are_named().then_some(via)
+    }
+
+    /// The value of a parameter; `Some(b"")` for a flag.
+    pub fn parameter(&self, name: &str) -> Option<&'a [u8]> {
+        parameter(&self.text[self.parameters.clone()], name).map(|(_, value)| value)
+    }
+
+    /// The branch, when there is one.
+    pub fn branch(&self) -> Option<&'a [u8]> {
+        self.parameter("branch").filter(|branch| !branch.is_empty())
+    }
+
+    /// The parameter's place in the text, from its semicolon to its end.
+    pub fn parameter_range(&self, name: &str) -> Option<Range<usize>> {
+        let (range, _) = parameter(&self.text[self.parameters.clone()], name)?;
+        Some(self.parameters.start + range.start..self.parameters.start + range.end)
+    }
+
+    /// Where this value ends in the text: at the comma before the next, or at the end.
+    pub fn end(&self) -> usize {
+        self.parameters.end
+    }
+
+    /// Where the last non-blank octet of this value ends.
+    pub fn trimmed_end(&self) -> usize {
+        let end = self.end();
+        end - self.text[..end].iter().rev().take_while(|octet| is_space(**octet)).count()
+    }
+
+    /// Where the response to a request goes that came from `source` (RFC 3261 §18.2.2, RFC 3581 §4): the address it
+    /// came from, and the port it came from when `rport` asks for it, else the port of sent-by.
+    pub fn reply_to(&self, source: SocketAddr) -> SocketAddr {
+        match self.parameter("rport") {
+            Some(_) => source,
+            None => SocketAddr::new(source.ip(), self.port.unwrap_or(5060)),
+        }
+    }
+
+    /// Whether the sent-by host is just the address the request came from.
+    pub fn is_from(&self, source: IpAddr) -> bool {
+        self.host.is(&Host::Ip(source))
+    }
+
+    /// What the element that received the request must write into its top Via (RFC 3261 §18.2.1, RFC 3581 §4):
+    /// `received` when sent-by does not say the source address or `rport` was asked for, and the value of `rport`.
+    pub fn stamp(&self, source: SocketAddr) -> Stamp {
+        let mut stamp = Stamp::default();
+        let rport = self.parameter_range("rport");
+        let received = self.parameter_range("received");
+        if let Some(range) = &rport {
+            stamp.push(range.clone(), format_args!(";rport={}", source.port()));
+        }
+        if rport.is_some() || received.is_some() || !self.is_from(source.ip()) {
+            let end = self.trimmed_end();
+            stamp.push(received.unwrap_or(end..end), format_args!(";received={}", source.ip().to_canonical()));
+        }
+        stamp
+    }
+
+    /// No empty parameter, every name a token: `;;,;` is what a broken stack writes (RFC 4475 §3.1.2.1).
+    fn parameters_are_named(&self) -> bool {
+        let mut rest = &self.text[self.parameters.clone()];
+        while let Some(after) = rest.strip_prefix(b";") {
+            let name_end = after.iter().position(|octet| matches!(octet, b';' | b'=')).unwrap_or(after.len());
+            let name = super::trim(&after[..name_end]);
+            if name.is_empty() || !name.iter().all(|octet| is_token(*octet)) {
+                return false;
+            }
+            let mut quoted = false;
+            let next = after.iter().position(|octet| {
+                quoted ^= *octet == b'"';
+                *octet == b';' && !quoted
+            });
+            rest = next.map_or(&[][..], |next| &after[next..]);
+        }
+        true
+    }
+}
+
+/// The changes [`Via::stamp`] asks for, as places in the Via's text and what to write there.
+#[derive(Default)]
+pub struct Stamp {
+    parts: [(Range<usize>, Text<56>); 2],
+    count: usize,
+}
+
+impl Stamp {
+    fn push(&mut self, range: Range<usize>, text: std::fmt::Arguments<'_>) {
+        let part = &mut self.parts[self.count];
+        part.0 = range;
+        part.1.push(text);
+        self.count += 1;
+    }
+
+    /// Place and replacement, at most two.
+    pub fn splices(&self) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+        self.parts[..self.count].iter().map(|(range, text)| (range.clone(), text.as_bytes()))
+    }
+}
+
+fn skip_space(text: &[u8], at: &mut usize) {
+    while *at < text.len() && is_space(text[*at]) {
+        *at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_white_space_and_lists_are_read() {
+        let via = Via::parse(b"SIP  / 2.0\r\n /UDP\r\n    192.0.2.2 : 5061 ;branch=390skdjuw , SIP/2.0/TCP x")
+            .expect("RFC 4475 3.1.1.1");
+        assert_eq!((via.transport, via.port, via.branch()), (&b"UDP"[..], Some(5061), Some(&b"390skdjuw"[..])));
+        assert_eq!(&via.text[via.end()..via.end() + 1], b",");
+    }
+
+    #[test]
+    fn ipv6_sent_by_and_received_are_read() {
+        let via = Via::parse(b"SIP/2.0/UDP [2001:db8::9:1]:5060;received=[2001:db8::9:255];branch=z9hG4bKas3")
+            .expect("valid");
+        assert!(via.is_from("2001:db8::9:1".parse().expect("an address")));
+        assert_eq!(via.parameter("received"), Some(&b"[2001:db8::9:255]"[..]));
+    }
+
+    #[test]
+    fn replies_go_where_rport_says() {
+        let source = "198.51.100.7:40000".parse().expect("an address");
+        let reply = |via: &str| Via::parse(via.as_bytes()).expect("valid").reply_to(source).to_string();
+        assert_eq!(reply("SIP/2.0/UDP 10.0.0.1:5066;rport;branch=z9hG4bKa"), "198.51.100.7:40000");
+        assert_eq!(reply("SIP/2.0/UDP 10.0.0.1:5066;branch=z9hG4bKa"), "198.51.100.7:5066");
+        assert_eq!(reply("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKa"), "198.51.100.7:5060");
+    }
+
+    #[test]
+    fn broken_vias_are_refused() {
+        for via in [
+            "SIP/2.0/UDP 192.0.2.15;;,;,,",
+            "SIP/1.0/UDP a",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ;branch=x",
+            "SIP/2.0/UDP a:b",
+            "HTTP/2.0/UDP a",
+            "SIP/2.0/UDP a b",
+        ] {
+            assert!(Via::parse(via.as_bytes()).is_none(), "{via}");
+        }
+    }
+}
