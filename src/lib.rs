@@ -37,6 +37,8 @@
 //! 9. The call ends in one place, which releases the channel exactly once ([`pool::Channel`] is moved, not copied).
 //! 10. Counters, events and the table of calls ([`pool::Slots`]) are all that readers see; nobody locks a shard.
 
+pub mod outbox;
 pub mod sip;
 pub mod store;
 pub mod time;
+pub mod transaction;

@@ -1,0 +1,505 @@
+//! Transactions: RFC 3261 §17 as amended by RFC 6026.
+//!
+//! The four machines are tables (`invite_client`, `invite_server`, `client`, `server`); this file stores the
+//! transactions, carries out what the tables say, and removes them. There is one removal path for each side: reaching
+//! `Terminated` by any arrow.
+//!
+//! The store knows nothing of the proxy: `S` and `C` are what it keeps with a server and a client transaction.
+
+pub mod client;
+pub mod invite_client;
+pub mod invite_server;
+pub mod key;
+pub mod server;
+pub mod timer;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::outbox::{ListenerId, Outbox};
+use crate::sip::{Message, build};
+use crate::store::{self, Index, Key, Slab, Wheel};
+use crate::time::Instant;
+use key::Fingerprint;
+use timer::{Lengths, Place, Timer};
+
+/// What can happen to a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The request came again.
+    Request,
+    /// Its ACK came.
+    Ack,
+    /// A 1xx, from the network or from above.
+    Provisional,
+    /// A 2xx.
+    Success,
+    /// A 3xx to 6xx.
+    Failure,
+    /// A timer ran out.
+    Fired(Timer),
+    /// The transport could not send.
+    SendFailed,
+}
+
+impl Event {
+    /// The event a response's status is.
+    pub const fn response(status: u16) -> Self {
+        match status {
+            0..200 => Self::Provisional,
+            200..300 => Self::Success,
+            _ => Self::Failure,
+        }
+    }
+
+    /// Every event, for the tests of the tables.
+    pub fn all() -> impl Iterator<Item = Self> {
+        use Timer::{A, B, C, D, E, F, G, H, I, J, K, L, M};
+        [Self::Request, Self::Ack, Self::Provisional, Self::Success, Self::Failure, Self::SendFailed]
+            .into_iter()
+            .chain([A, B, C, D, E, F, G, H, I, J, K, L, M].map(Self::Fired))
+    }
+}
+
+/// What an arrow asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Send the response given with the event.
+    Send,
+    /// Send the last message again.
+    Resend,
+    /// Acknowledge the response given with the event.
+    Ack,
+    /// Give the message to the proxy.
+    PassUp,
+    /// Start a timer.
+    Start(Timer),
+    /// Stop a timer.
+    Stop(Timer),
+    /// Tell the proxy that nobody answered.
+    Timeout,
+    /// Tell the proxy that nobody can be reached.
+    Unreachable,
+    /// Tell the proxy that an answer did not arrive; the call goes its way.
+    Report,
+}
+
+/// What the proxy has to do after an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Outcome {
+    /// Nothing: absorbed, or handled here.
+    #[default]
+    Nothing,
+    /// Treat the message.
+    PassUp,
+    /// Nobody answered.
+    Timeout,
+    /// Nobody can be reached.
+    Unreachable,
+    /// An answer was not acknowledged or could not be sent.
+    Report,
+}
+
+/// Whose timer it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// A server transaction's.
+    Server(Key, Timer),
+    /// A client transaction's.
+    Client(Key, Timer),
+    /// A call's.
+    Call(Key),
+}
+
+/// What a step needs around it.
+pub struct Env<'a> {
+    /// The time.
+    pub now: Instant,
+    /// Every timer.
+    pub wheel: &'a mut Wheel<Due>,
+    /// Every datagram to send.
+    pub outbox: &'a mut Outbox,
+    /// How long timers run.
+    pub lengths: &'a Lengths,
+}
+
+/// Which of the two server machines, and where it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerState {
+    /// INVITE
+    Invite(invite_server::State),
+    /// Any other method
+    Other(server::State),
+}
+
+impl ServerState {
+    /// Whether a final answer was given.
+    pub const fn is_final(self) -> bool {
+        !matches!(
+            self,
+            Self::Invite(invite_server::State::Proceeding)
+                | Self::Other(server::State::Trying | server::State::Proceeding)
+        )
+    }
+}
+
+/// Which of the two client machines, and where it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientState {
+    /// INVITE
+    Invite(invite_client::State),
+    /// Any other method
+    Other(client::State),
+}
+
+impl ClientState {
+    /// Whether a final answer came.
+    pub const fn is_final(self) -> bool {
+        !matches!(
+            self,
+            Self::Invite(invite_client::State::Calling | invite_client::State::Proceeding)
+                | Self::Other(client::State::Trying | client::State::Proceeding)
+        )
+    }
+}
+
+/// A server transaction.
+pub struct Server<S> {
+    /// The machine.
+    pub state: ServerState,
+    fingerprint: Fingerprint,
+    /// Where the request came from.
+    pub source: SocketAddr,
+    /// Where answers go.
+    pub reply_to: SocketAddr,
+    /// Which listener it came in by.
+    pub listener: ListenerId,
+    /// The request, in bytes of its own, as long as an answer or another attempt may need it.
+    pub request: Bytes,
+    response: Bytes,
+    timers: [store::Timer; 2],
+    round: u8,
+    /// What the proxy keeps with it.
+    pub context: S,
+}
+
+/// A client transaction.
+pub struct Client<C> {
+    /// The machine.
+    pub state: ClientState,
+    /// Where the request went.
+    pub destination: SocketAddr,
+    /// Which listener it went out by.
+    pub listener: ListenerId,
+    /// The request as sent, in bytes of its own, as long as it may be sent again, acknowledged or cancelled.
+    pub sent: Bytes,
+    timers: [store::Timer; 2],
+    round: u8,
+    /// What the proxy keeps with it.
+    pub context: C,
+}
+
+/// The transactions of one shard.
+pub struct Transactions<S, C> {
+    servers: Slab<Server<S>>,
+    clients: Slab<Client<C>>,
+    index: Index,
+    max: usize,
+}
+
+impl<S, C> Transactions<S, C> {
+    /// An empty store that holds at most `max` transactions of each side.
+    pub fn new(max: usize) -> Self {
+        Self { servers: Slab::default(), clients: Slab::default(), index: Index::default(), max }
+    }
+
+    /// Changes the bound; what is stored stays.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// Whether a request can open new transactions.
+    pub fn has_room(&self) -> bool {
+        self.servers.len() < self.max && self.clients.len() < self.max
+    }
+
+    /// Server and client transactions alive.
+    pub fn len(&self) -> (usize, usize) {
+        (self.servers.len(), self.clients.len())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.servers.is_empty() && self.clients.is_empty() && self.index.is_empty()
+    }
+
+    /// The server transaction a request belongs to.
+    pub fn find(&self, fingerprint: Fingerprint) -> Option<Key> {
+        self.index
+            .find(fingerprint.hash, |key| self.servers.get(key).is_some_and(|server| server.fingerprint == fingerprint))
+    }
+
+    /// A server transaction.
+    pub fn server(&self, key: Key) -> Option<&Server<S>> {
+        self.servers.get(key)
+    }
+
+    /// A server transaction.
+    pub fn server_mut(&mut self, key: Key) -> Option<&mut Server<S>> {
+        self.servers.get_mut(key)
+    }
+
+    /// A client transaction.
+    pub fn client(&self, key: Key) -> Option<&Client<C>> {
+        self.clients.get(key)
+    }
+
+    /// A client transaction.
+    pub fn client_mut(&mut self, key: Key) -> Option<&mut Client<C>> {
+        self.clients.get_mut(key)
+    }
+
+    /// Opens a server transaction for a request that belongs to none.
+    pub fn open_server(
+        &mut self,
+        fingerprint: Fingerprint,
+        is_invite: bool,
+        (source, reply_to, listener): (SocketAddr, SocketAddr, ListenerId),
+        request: Bytes,
+        context: S,
+    ) -> Key {
+        let state = if is_invite {
+            ServerState::Invite(invite_server::State::Proceeding)
+        } else {
+            ServerState::Other(server::State::Trying)
+        };
+        let key = self.servers.insert(Server {
+            state,
+            fingerprint,
+            source,
+            reply_to,
+            listener,
+            request,
+            response: Bytes::new(),
+            timers: [store::Timer::NONE; 2],
+            round: 0,
+            context,
+        });
+        self.index.insert(fingerprint.hash, key);
+        key
+    }
+
+    /// Opens a client transaction; [`Transactions::start_client`] sends its request.
+    pub fn open_client(&mut self, is_invite: bool, destination: SocketAddr, listener: ListenerId, context: C) -> Key {
+        let state = if is_invite {
+            ClientState::Invite(invite_client::State::Calling)
+        } else {
+            ClientState::Other(client::State::Trying)
+        };
+        self.clients.insert(Client {
+            state,
+            destination,
+            listener,
+            sent: Bytes::new(),
+            timers: [store::Timer::NONE; 2],
+            round: 0,
+            context,
+        })
+    }
+
+    /// Sends the request of a client transaction just opened. `silence` is how long to wait for a first answer, timer
+    /// B or F when not given.
+    pub fn start_client(
+        &mut self,
+        env: &mut Env<'_>,
+        key: Key,
+        silence: Option<std::time::Duration>,
+        write: impl FnOnce(&mut bytes::BytesMut),
+    ) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let sent = env.outbox.send(client.listener, client.destination, key, write);
+        client.sent = Bytes::copy_from_slice(&sent);
+        let (again, end) = match client.state {
+            ClientState::Invite(_) => (Timer::A, Timer::B),
+            ClientState::Other(_) => (Timer::E, Timer::F),
+        };
+        client.timers[Place::Again as usize] =
+            env.wheel.arm(env.now + env.lengths.of(again, 0), Due::Client(key, again));
+        let silence = silence.unwrap_or_else(|| env.lengths.of(end, 0));
+        client.timers[Place::End as usize] = env.wheel.arm(env.now + silence, Due::Client(key, end));
+    }
+
+    /// Starts or restarts timer C of an INVITE client transaction that waits for its final answer.
+    pub fn restart_timer_c(&mut self, env: &mut Env<'_>, key: Key, length: std::time::Duration) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.state == ClientState::Invite(invite_client::State::Proceeding)
+        {
+            env.wheel.stop(client.timers[Place::End as usize]);
+            client.timers[Place::End as usize] = env.wheel.arm(env.now + length, Due::Client(key, Timer::C));
+        }
+    }
+
+    /// Something happened to a server transaction. `write` writes the response of a `Send`.
+    pub fn server_event(
+        &mut self,
+        env: &mut Env<'_>,
+        key: Key,
+        event: Event,
+        write: impl FnOnce(&mut bytes::BytesMut),
+    ) -> Outcome {
+        let Some(server) = self.servers.get_mut(key) else { return Outcome::Nothing };
+        let (actions, terminated) = match server.state {
+            ServerState::Invite(state) => {
+                let Some((next, actions)) = invite_server::step(state, event) else { return Outcome::Nothing };
+                server.state = ServerState::Invite(next);
+                (actions, next == invite_server::State::Terminated)
+            }
+            ServerState::Other(state) => {
+                let Some((next, actions)) = server::step(state, event) else { return Outcome::Nothing };
+                server.state = ServerState::Other(next);
+                (actions, next == server::State::Terminated)
+            }
+        };
+        if let Event::Fired(timer) = event {
+            server.timers[timer.place() as usize] = store::Timer::NONE;
+        }
+        let mut outcome = Outcome::Nothing;
+        let mut write = Some(write);
+        for action in actions {
+            match *action {
+                Action::Send => {
+                    let Some(write) = write.take() else { continue };
+                    let sent = env.outbox.send(server.listener, server.reply_to, Key::NONE, write);
+                    if server.state == ServerState::Invite(invite_server::State::Accepted) {
+                        // 2xx are never sent again from here, and no other answer will be made.
+                        (server.response, server.request) = (Bytes::new(), Bytes::new());
+                    } else {
+                        server.response = Bytes::copy_from_slice(&sent);
+                        if server.state.is_final() {
+                            server.request = Bytes::new();
+                        }
+                    }
+                }
+                Action::Resend => {
+                    if !server.response.is_empty() {
+                        env.outbox.send_again(server.listener, server.reply_to, Key::NONE, server.response.clone());
+                    }
+                }
+                Action::Start(timer) => {
+                    if timer.place() == Place::Again {
+                        server.round += u8::from(event == Event::Fired(timer));
+                    }
+                    let due = env.now + env.lengths.of(timer, server.round);
+                    env.wheel.stop(server.timers[timer.place() as usize]);
+                    server.timers[timer.place() as usize] = env.wheel.arm(due, Due::Server(key, timer));
+                }
+                Action::Stop(timer) => env.wheel.stop(std::mem::take(&mut server.timers[timer.place() as usize])),
+                Action::PassUp => outcome = Outcome::PassUp,
+                Action::Timeout => outcome = Outcome::Timeout,
+                Action::Unreachable => outcome = Outcome::Unreachable,
+                Action::Report => outcome = Outcome::Report,
+                Action::Ack => unreachable!("servers do not acknowledge"),
+            }
+        }
+        if terminated {
+            self.remove_server(env, key);
+        }
+        outcome
+    }
+
+    /// Something happened to a client transaction; `response` is the response of an `Ack`. A transaction that
+    /// terminates stays for the proxy to read; it must call [`Transactions::close_client`] when done.
+    pub fn client_event(&mut self, env: &mut Env<'_>, key: Key, event: Event, response: Option<&Message>) -> Outcome {
+        let Some(client) = self.clients.get_mut(key) else { return Outcome::Nothing };
+        let actions = match client.state {
+            ClientState::Invite(state) => {
+                let Some((next, actions)) = invite_client::step(state, event) else { return Outcome::Nothing };
+                client.state = ClientState::Invite(next);
+                actions
+            }
+            ClientState::Other(state) => {
+                let Some((next, actions)) = client::step(state, event) else { return Outcome::Nothing };
+                client.state = ClientState::Other(next);
+                actions
+            }
+        };
+        if let Event::Fired(timer) = event {
+            client.timers[timer.place() as usize] = store::Timer::NONE;
+        }
+        let mut outcome = Outcome::Nothing;
+        for action in actions {
+            match *action {
+                Action::Resend => {
+                    env.outbox.send_again(client.listener, client.destination, key, client.sent.clone());
+                }
+                Action::Ack => {
+                    if let (Some(response), Ok(sent)) = (response, Message::parse(client.sent.clone())) {
+                        env.outbox.send(client.listener, client.destination, Key::NONE, |out| {
+                            build::ack(out, &sent, response);
+                        });
+                    }
+                }
+                Action::Start(timer) => {
+                    if timer.place() == Place::Again {
+                        client.round += u8::from(event == Event::Fired(timer));
+                    }
+                    // §17.1.2.2: "If Timer E fires while in the Proceeding state, ... reset with a value of T2".
+                    let due = match client.state {
+                        ClientState::Other(client::State::Proceeding) if timer == Timer::E => env.lengths.t2,
+                        ClientState::Other(_) | ClientState::Invite(_) => env.lengths.of(timer, client.round),
+                    };
+                    env.wheel.stop(client.timers[timer.place() as usize]);
+                    client.timers[timer.place() as usize] = env.wheel.arm(env.now + due, Due::Client(key, timer));
+                }
+                Action::Stop(timer) => env.wheel.stop(std::mem::take(&mut client.timers[timer.place() as usize])),
+                Action::PassUp => outcome = Outcome::PassUp,
+                Action::Timeout => outcome = Outcome::Timeout,
+                Action::Unreachable => outcome = Outcome::Unreachable,
+                Action::Report => outcome = Outcome::Report,
+                Action::Send => unreachable!("clients send their request once, when they start"),
+            }
+        }
+        if matches!(
+            client.state,
+            ClientState::Invite(invite_client::State::Accepted) | ClientState::Other(client::State::Completed)
+        ) {
+            client.sent = Bytes::new();
+        }
+        outcome
+    }
+
+    /// Removes a client transaction that reached `Terminated`, and returns what the proxy kept with it.
+    pub fn close_client(&mut self, env: &mut Env<'_>, key: Key) -> Option<C> {
+        let client = self.clients.get(key)?;
+        let terminated = matches!(
+            client.state,
+            ClientState::Invite(invite_client::State::Terminated) | ClientState::Other(client::State::Terminated)
+        );
+        terminated.then(|| self.give_up_client(env, key)).flatten()
+    }
+
+    /// Removes a client transaction in whatever state: the proxy knows that no answer is worth waiting for.
+    pub fn give_up_client(&mut self, env: &mut Env<'_>, key: Key) -> Option<C> {
+        let client = self.clients.remove(key)?;
+        for timer in client.timers {
+            env.wheel.stop(timer);
+        }
+        Some(client.context)
+    }
+
+    /// Removes a server transaction without an answer: a non-INVITE request whose next hop is silent gets none
+    /// (RFC 4320 §4.2).
+    pub fn abandon_server(&mut self, env: &mut Env<'_>, key: Key) {
+        self.remove_server(env, key);
+    }
+
+    fn remove_server(&mut self, env: &mut Env<'_>, key: Key) {
+        if let Some(server) = self.servers.remove(key) {
+            self.index.remove(server.fingerprint.hash, key);
+            for timer in server.timers {
+                env.wheel.stop(timer);
+            }
+        }
+    }
+}
