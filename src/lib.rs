@@ -37,7 +37,9 @@
 //! 9. The call ends in one place, which releases the channel exactly once ([`pool::Channel`] is moved, not copied).
 //! 10. Counters, events and the table of calls ([`pool::Slots`]) are all that readers see; nobody locks a shard.
 
+pub mod alert;
 pub mod outbox;
+pub mod pool;
 pub mod sip;
 pub mod store;
 pub mod time;

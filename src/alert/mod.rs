@@ -1,0 +1,7 @@
+//! What operators should know: events, raised and cleared once per condition.
+
+pub mod event;
+pub mod pool_watch;
+
+pub use event::{Event, EventKind, Severity};
+pub use pool_watch::{PoolWatch, Thresholds};

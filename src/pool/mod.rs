@@ -1,0 +1,644 @@
+//! Pools of channels, and the one decision that admits a call.
+//!
+//! The invariants of counting:
+//!
+//! - **I1** an admission leaves the channels in use at most the capacity. When capacity shrinks, calls in progress stay
+//!   and nothing new enters until they fit.
+//! - **I2** a channel is released exactly once: [`Channel`] is moved into [`Gate::release`], never copied, and the
+//!   count is the number of channels out.
+//! - **I3** a call holds one channel of a pool, whatever its forks, copies and attempts; `proxy::call` sees to it.
+//! - **I4** an expired lease is not used again until its margin has passed (for leases, when pools are shared).
+//!
+//! A call that needs several things (a place in its trunk, in its service, a channel) gets all or none: the [`Gate`]
+//! takes the decision under one lock, held for a few dozen instructions, once per call. All shards of a node share it.
+
+pub mod channel;
+pub mod refusal;
+pub mod slot;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use channel::Channel;
+pub use refusal::Refusal;
+pub use slot::{Slot, SlotId, Slots};
+
+use crate::alert::{Event, PoolWatch, Thresholds};
+use crate::time::Instant;
+
+/// A pool's place in the gate; stays the same over reloads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct PoolId(pub u16);
+/// A service's place in the gate; stays the same over reloads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ServiceId(pub u16);
+/// A trunk's place in the gate; stays the same over reloads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct TrunkId(pub u16);
+
+/// What the configuration says of a pool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolSettings {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its channels.
+    pub capacity: u32,
+    /// When it is near full and recovered.
+    pub thresholds: Thresholds,
+}
+
+/// What the configuration says of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceSettings {
+    /// Its name.
+    pub name: Box<str>,
+    /// The pool it takes channels from; `None` for calls that need none.
+    pub pool: Option<Box<str>>,
+    /// Most calls at a time.
+    pub limit: Option<u32>,
+    /// Channels of the pool kept for it.
+    pub reserve: u32,
+}
+
+/// What the configuration says of a trunk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrunkSettings {
+    /// Its name.
+    pub name: Box<str>,
+    /// Most calls at a time.
+    pub max_calls: Option<u32>,
+}
+
+/// Everything the gate is told by a configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    /// The pools.
+    pub pools: Vec<PoolSettings>,
+    /// The services.
+    pub services: Vec<ServiceSettings>,
+    /// The trunks.
+    pub trunks: Vec<TrunkSettings>,
+    /// Most calls on this node.
+    pub calls_max: u32,
+}
+
+#[derive(Debug)]
+struct Pool {
+    settings: PoolSettings,
+    reserved: u32,
+    held: u32,
+    /// Channels kept for services that do not use them now: the sum of `reserve - in use` where positive.
+    set_aside: u32,
+    admitted: u64,
+    peak: u32,
+    watch: PoolWatch,
+}
+
+impl Pool {
+    fn in_use(&self) -> u32 {
+        self.reserved + self.held
+    }
+
+    fn look(&mut self, now: Instant, refused: bool, events: &mut Vec<Event>) {
+        let (name, counts) = (&self.settings.name, (self.reserved + self.held, self.settings.capacity));
+        events.extend(self.watch.look(now, name, counts, refused, self.settings.thresholds));
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    settings: ServiceSettings,
+    pool: Option<PoolId>,
+    calls: u32,
+    /// Calls that hold a channel of `pool`: after a reload to another pool, not all of `calls`.
+    channels: u32,
+    admitted: u64,
+    refused: u64,
+}
+
+#[derive(Debug)]
+struct Trunk {
+    settings: TrunkSettings,
+    calls: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pools: Vec<Pool>,
+    services: Vec<Service>,
+    trunks: Vec<Trunk>,
+    calls: u32,
+    calls_max: u32,
+}
+
+/// A pool as readers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its channels.
+    pub capacity: u32,
+    /// Channels of calls being set up.
+    pub reserved: u32,
+    /// Channels of calls answered.
+    pub held: u32,
+    /// Channels kept for services that do not use them now.
+    pub set_aside: u32,
+    /// Calls admitted since the start.
+    pub admitted: u64,
+    /// Most channels in use at a time since the start.
+    pub peak: u32,
+    /// `normal`, `near_full` or `exhausted`.
+    pub condition: &'static str,
+    /// Calls refused since the condition began.
+    pub refused_now: u64,
+}
+
+impl PoolView {
+    /// Channels in use.
+    pub fn in_use(&self) -> u32 {
+        self.reserved + self.held
+    }
+}
+
+/// A service as readers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: Box<str>,
+    /// Calls in progress.
+    pub calls: u32,
+    /// Calls admitted since the start.
+    pub admitted: u64,
+    /// Calls refused since the start.
+    pub refused: u64,
+}
+
+/// A trunk as readers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkView {
+    /// Its name.
+    pub name: Box<str>,
+    /// Calls in progress.
+    pub calls: u32,
+    /// Most calls at a time.
+    pub max_calls: Option<u32>,
+}
+
+/// Everything readers see, taken at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct View {
+    /// Pools, in order of [`PoolId`].
+    pub pools: Vec<PoolView>,
+    /// Services, in order of [`ServiceId`].
+    pub services: Vec<ServiceView>,
+    /// Trunks, in order of [`TrunkId`].
+    pub trunks: Vec<TrunkView>,
+    /// Calls in progress.
+    pub calls: u32,
+}
+
+/// What an INVITE asks the gate for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// The trunk it came by.
+    pub trunk: TrunkId,
+    /// The service it calls.
+    pub service: ServiceId,
+    /// A pool whose channel the call holds already: a spiral counts once (I3).
+    pub has: Option<PoolId>,
+    /// Whether the call is in its trunk's count already.
+    pub is_known: bool,
+}
+
+/// The gate of a node: what is free, what is taken, who may have more.
+#[derive(Debug, Default)]
+pub struct Gate {
+    state: Mutex<State>,
+}
+
+impl Gate {
+    /// A gate with nothing taken.
+    pub fn new(settings: &Settings) -> Self {
+        let gate = Self::default();
+        gate.configure(settings, Instant::ZERO, &mut Vec::new());
+        gate
+    }
+
+    /// Takes over a configuration. Pools, services and trunks keep their places by name; those no longer named keep
+    /// their calls in progress and admit no new ones. Never ends a call.
+    pub fn configure(&self, settings: &Settings, now: Instant, events: &mut Vec<Event>) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.calls_max = settings.calls_max;
+        for pool in &mut state.pools {
+            pool.settings.capacity = 0;
+            pool.set_aside = 0;
+        }
+        for new in &settings.pools {
+            match state.pools.iter_mut().find(|pool| pool.settings.name == new.name) {
+                Some(pool) => pool.settings = new.clone(),
+                None => state.pools.push(Pool {
+                    settings: new.clone(),
+                    reserved: 0,
+                    held: 0,
+                    set_aside: 0,
+                    admitted: 0,
+                    peak: 0,
+                    watch: PoolWatch::default(),
+                }),
+            }
+        }
+        for service in &mut state.services {
+            (service.settings.limit, service.settings.reserve) = (Some(0), 0);
+        }
+        for new in &settings.services {
+            let pool = new.pool.as_ref().and_then(|name| {
+                state.pools.iter().position(|pool| pool.settings.name == *name).map(|at| PoolId(at as u16))
+            });
+            match state.services.iter_mut().find(|service| service.settings.name == new.name) {
+                Some(service) => {
+                    if service.pool != pool {
+                        // Channels of the old pool are counted there and no longer against this service's reserve.
+                        (service.pool, service.channels) = (pool, 0);
+                    }
+                    service.settings = new.clone();
+                }
+                None => state.services.push(Service {
+                    settings: new.clone(),
+                    pool,
+                    calls: 0,
+                    channels: 0,
+                    admitted: 0,
+                    refused: 0,
+                }),
+            }
+        }
+        for service in &state.services {
+            if let Some(pool) = service.pool {
+                state.pools[usize::from(pool.0)].set_aside += service.settings.reserve.saturating_sub(service.channels);
+            }
+        }
+        for trunk in &mut state.trunks {
+            trunk.settings.max_calls = Some(0);
+        }
+        for new in &settings.trunks {
+            match state.trunks.iter_mut().find(|trunk| trunk.settings.name == new.name) {
+                Some(trunk) => trunk.settings = new.clone(),
+                None => state.trunks.push(Trunk { settings: new.clone(), calls: 0 }),
+            }
+        }
+        for pool in &mut state.pools {
+            pool.look(now, false, events);
+        }
+    }
+
+    /// The place of a pool.
+    pub fn pool(&self, name: &str) -> Option<PoolId> {
+        self.lock().pools.iter().position(|pool| &*pool.settings.name == name).map(|at| PoolId(at as u16))
+    }
+
+    /// The place of a service.
+    pub fn service(&self, name: &str) -> Option<ServiceId> {
+        self.lock().services.iter().position(|service| &*service.settings.name == name).map(|at| ServiceId(at as u16))
+    }
+
+    /// The place of a trunk.
+    pub fn trunk(&self, name: &str) -> Option<TrunkId> {
+        self.lock().trunks.iter().position(|trunk| &*trunk.settings.name == name).map(|at| TrunkId(at as u16))
+    }
+
+    /// The decision: all a call needs, or the first rung of the ladder that refuses it.
+    pub fn admit(&self, now: Instant, ask: Ask, events: &mut Vec<Event>) -> Result<Channel, Refusal> {
+        let mut state = self.lock();
+        let pool_id = match state.check(ask) {
+            Ok(pool) => pool,
+            Err(refusal) => {
+                if refusal.takes_plan() {
+                    state.services[usize::from(ask.service.0)].refused += 1;
+                }
+                if refusal == Refusal::PoolFull
+                    && let Some(pool) = state.services[usize::from(ask.service.0)].pool
+                {
+                    state.pools[usize::from(pool.0)].look(now, true, events);
+                }
+                return Err(refusal);
+            }
+        };
+        let mut channel = state.enter_trunk(ask.trunk);
+        let service = &mut state.services[usize::from(ask.service.0)];
+        service.calls += 1;
+        service.admitted += 1;
+        channel.service = Some(ask.service);
+        if let Some(id) = pool_id {
+            let was_set_aside = service.channels < service.settings.reserve;
+            service.channels += 1;
+            channel.pool = Some(id);
+            let pool = &mut state.pools[usize::from(id.0)];
+            pool.set_aside -= u32::from(was_set_aside);
+            pool.reserved += 1;
+            pool.admitted += 1;
+            pool.peak = pool.peak.max(pool.in_use());
+            assert!(pool.in_use() <= pool.settings.capacity, "I1: more channels in use than there are");
+            pool.look(now, false, events);
+        }
+        Ok(channel)
+    }
+
+    /// Takes a place in the trunk alone: for a call that overflows, or a spiral that holds its channel already.
+    pub fn admit_to_trunk(&self, trunk: TrunkId, is_known: bool) -> Result<Channel, Refusal> {
+        let mut state = self.lock();
+        state.check_trunk(trunk, is_known)?;
+        Ok(state.enter_trunk(trunk))
+    }
+
+    /// What [`Gate::admit`] would say now, changing nothing.
+    pub fn would_admit(&self, ask: Ask) -> Result<Option<PoolId>, Refusal> {
+        self.lock().check(ask)
+    }
+
+    /// The call was answered: its channel is held.
+    pub fn confirm(&self, channel: &mut Channel) {
+        if !std::mem::replace(&mut channel.held, true)
+            && let Some(pool) = channel.pool
+        {
+            let mut state = self.lock();
+            let pool = &mut state.pools[usize::from(pool.0)];
+            pool.reserved -= 1;
+            pool.held += 1;
+        }
+    }
+
+    /// Gives back the channel and the place in the service, and keeps the place in the trunk: the call goes another
+    /// way.
+    pub fn release_channel(&self, now: Instant, channel: &mut Channel, events: &mut Vec<Event>) {
+        self.lock().leave_pool(now, channel, events);
+    }
+
+    /// Gives back everything.
+    pub fn release(&self, now: Instant, mut channel: Channel, events: &mut Vec<Event>) {
+        let mut state = self.lock();
+        state.leave_pool(now, &mut channel, events);
+        let trunk = &mut state.trunks[usize::from(channel.trunk.0)];
+        assert!(trunk.calls > 0, "I2: a call left its trunk twice");
+        trunk.calls -= 1;
+        state.calls -= 1;
+        channel.armed = false;
+    }
+
+    /// Everything, at one moment.
+    pub fn view(&self) -> View {
+        let state = self.lock();
+        View {
+            pools: state
+                .pools
+                .iter()
+                .map(|pool| PoolView {
+                    name: pool.settings.name.clone(),
+                    capacity: pool.settings.capacity,
+                    reserved: pool.reserved,
+                    held: pool.held,
+                    set_aside: pool.set_aside,
+                    admitted: pool.admitted,
+                    peak: pool.peak,
+                    condition: pool.watch.condition().0,
+                    refused_now: pool.watch.condition().1,
+                })
+                .collect(),
+            services: state
+                .services
+                .iter()
+                .map(|service| ServiceView {
+                    name: service.settings.name.clone(),
+                    calls: service.calls,
+                    admitted: service.admitted,
+                    refused: service.refused,
+                })
+                .collect(),
+            trunks: state
+                .trunks
+                .iter()
+                .map(|trunk| TrunkView {
+                    name: trunk.settings.name.clone(),
+                    calls: trunk.calls,
+                    max_calls: trunk.settings.max_calls,
+                })
+                .collect(),
+            calls: state.calls,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is complete before the next thing that can panic, so the books are right even then.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The ladder from the trunk on. `Ok` names the pool a channel is taken from.
+    fn check(&self, ask: Ask) -> Result<Option<PoolId>, Refusal> {
+        self.check_trunk(ask.trunk, ask.is_known)?;
+        let service = &self.services[usize::from(ask.service.0)];
+        if service.settings.limit.is_some_and(|limit| service.calls >= limit) {
+            return Err(Refusal::ServiceFull);
+        }
+        let Some(id) = service.pool.filter(|pool| ask.has != Some(*pool)) else { return Ok(None) };
+        let pool = &self.pools[usize::from(id.0)];
+        let free = pool.settings.capacity.saturating_sub(pool.in_use());
+        let needed = if service.channels < service.settings.reserve { 1 } else { 1 + pool.set_aside };
+        if free < needed { Err(Refusal::PoolFull) } else { Ok(Some(id)) }
+    }
+
+    fn check_trunk(&self, trunk: TrunkId, is_known: bool) -> Result<(), Refusal> {
+        if is_known {
+            return Ok(());
+        }
+        if self.calls >= self.calls_max {
+            return Err(Refusal::NodeFull);
+        }
+        let trunk = &self.trunks[usize::from(trunk.0)];
+        if trunk.settings.max_calls.is_some_and(|max| trunk.calls >= max) {
+            return Err(Refusal::TrunkFull);
+        }
+        Ok(())
+    }
+
+    fn enter_trunk(&mut self, trunk: TrunkId) -> Channel {
+        self.calls += 1;
+        self.trunks[usize::from(trunk.0)].calls += 1;
+        Channel { trunk, service: None, pool: None, held: false, armed: true }
+    }
+
+    fn leave_pool(&mut self, now: Instant, channel: &mut Channel, events: &mut Vec<Event>) {
+        let Some(service_id) = channel.service.take() else { return };
+        let pool_id = channel.pool.take();
+        let service = &mut self.services[usize::from(service_id.0)];
+        assert!(service.calls > 0, "I2: a call left its service twice");
+        service.calls -= 1;
+        let Some(pool_id) = pool_id else { return };
+        // After a reload to another pool the service no longer counts the channels of the old one.
+        let counted = service.pool == Some(pool_id) && service.channels > 0;
+        let mut set_aside = 0;
+        if counted {
+            service.channels -= 1;
+            set_aside = u32::from(service.channels < service.settings.reserve);
+        }
+        let pool = &mut self.pools[usize::from(pool_id.0)];
+        let count = if channel.held { &mut pool.held } else { &mut pool.reserved };
+        assert!(*count > 0, "I2: a channel was released twice");
+        *count -= 1;
+        pool.set_aside += set_aside;
+        channel.held = false;
+        pool.look(now, false, events);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(capacity: u32, services: &[(&str, Option<u32>, u32)]) -> Settings {
+        Settings {
+            pools: vec![PoolSettings { name: "p".into(), capacity, thresholds: Thresholds::default() }],
+            services: services
+                .iter()
+                .map(|(name, limit, reserve)| ServiceSettings {
+                    name: (*name).into(),
+                    pool: Some("p".into()),
+                    limit: *limit,
+                    reserve: *reserve,
+                })
+                .collect(),
+            trunks: vec![TrunkSettings { name: "t".into(), max_calls: None }],
+            calls_max: 1000,
+        }
+    }
+
+    fn ask(gate: &Gate, service: &str) -> Result<Channel, Refusal> {
+        let ask =
+            Ask { trunk: TrunkId(0), service: gate.service(service).expect("configured"), has: None, is_known: false };
+        gate.admit(Instant::ZERO, ask, &mut Vec::new())
+    }
+
+    fn admitted(gate: &Gate, service: &str, times: usize) -> Vec<Channel> {
+        (0..times).map_while(|_| ask(gate, service).ok()).collect()
+    }
+
+    fn give_back(gate: &Gate, channels: impl IntoIterator<Item = Channel>) {
+        for channel in channels {
+            gate.release(Instant::ZERO, channel, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn a_capacity_of_zero_refuses_all() {
+        let gate = Gate::new(&settings(0, &[("a", None, 0)]));
+        assert_eq!(ask(&gate, "a").map(drop).expect_err("no channel"), Refusal::PoolFull);
+    }
+
+    #[test]
+    fn a_limit_of_zero_refuses_all_and_exactly_the_limit_is_admitted() {
+        for limit in [0, 1, 3] {
+            let gate = Gate::new(&settings(10, &[("a", Some(limit), 0)]));
+            let channels = admitted(&gate, "a", 10);
+            assert_eq!(channels.len(), limit as usize);
+            assert_eq!(ask(&gate, "a").map(drop).expect_err("full"), Refusal::ServiceFull);
+            give_back(&gate, channels);
+        }
+    }
+
+    #[test]
+    fn reserved_channels_wait_for_their_service_and_the_rest_is_shared() {
+        let gate = Gate::new(&settings(10, &[("a", None, 3), ("b", None, 2), ("c", None, 0)]));
+        let greedy = admitted(&gate, "c", 10);
+        assert_eq!(greedy.len(), 5, "three and two are kept");
+        let (a, b) = (admitted(&gate, "a", 10), admitted(&gate, "b", 10));
+        assert_eq!((a.len(), b.len()), (3, 2));
+        assert_eq!(gate.view().pools[0].in_use(), 10);
+        assert_eq!(gate.view().pools[0].set_aside, 0);
+        give_back(&gate, a);
+        assert_eq!(gate.view().pools[0].set_aside, 3, "given back channels are kept again");
+        assert!(ask(&gate, "c").is_err());
+        give_back(&gate, greedy.into_iter().chain(b));
+        assert_eq!(gate.view().pools[0].set_aside, 5);
+    }
+
+    #[test]
+    fn lowering_the_capacity_cuts_nobody_and_admits_nobody_until_they_fit() {
+        let gate = Gate::new(&settings(5, &[("a", None, 0)]));
+        let mut channels = admitted(&gate, "a", 5);
+        gate.configure(&settings(2, &[("a", None, 0)]), Instant::ZERO, &mut Vec::new());
+        assert_eq!(gate.view().pools[0].in_use(), 5);
+        while channels.len() > 2 {
+            assert!(ask(&gate, "a").is_err());
+            give_back(&gate, channels.pop());
+        }
+        assert!(ask(&gate, "a").is_err(), "two of two are taken");
+        give_back(&gate, channels.pop());
+        give_back(&gate, [ask(&gate, "a").expect("one is free")]);
+        give_back(&gate, channels);
+    }
+
+    #[test]
+    fn a_service_moved_to_another_pool_gives_its_channels_back_where_they_came_from() {
+        let mut settings = settings(5, &[("a", None, 2)]);
+        let gate = Gate::new(&settings);
+        let mut old = admitted(&gate, "a", 2);
+        settings.pools.push(PoolSettings { name: "q".into(), capacity: 4, thresholds: Thresholds::default() });
+        settings.services[0].pool = Some("q".into());
+        gate.configure(&settings, Instant::ZERO, &mut Vec::new());
+        let new = admitted(&gate, "a", 1);
+        give_back(&gate, old.drain(..));
+        let view = gate.view();
+        assert_eq!((view.pools[0].in_use(), view.pools[1].in_use(), view.pools[1].set_aside), (0, 1, 1));
+        give_back(&gate, new);
+        assert_eq!(gate.view().pools[1].set_aside, 2);
+    }
+
+    #[test]
+    fn all_or_none_is_taken() {
+        let mut settings = settings(1, &[("a", None, 0)]);
+        settings.trunks[0].max_calls = Some(1);
+        let gate = Gate::new(&settings);
+        let first = ask(&gate, "a").expect("room");
+        assert_eq!(ask(&gate, "a").map(drop).expect_err("trunk first"), Refusal::TrunkFull);
+        give_back(&gate, [first]);
+        let view = gate.view();
+        assert_eq!((view.calls, view.trunks[0].calls, view.services[0].calls, view.pools[0].in_use()), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn overflowing_keeps_the_trunk_and_frees_the_channel_once() {
+        let gate = Gate::new(&settings(1, &[("a", None, 0)]));
+        let mut channel = ask(&gate, "a").expect("room");
+        gate.confirm(&mut channel);
+        gate.confirm(&mut channel);
+        assert_eq!((gate.view().pools[0].reserved, gate.view().pools[0].held), (0, 1));
+        gate.release_channel(Instant::ZERO, &mut channel, &mut Vec::new());
+        gate.release_channel(Instant::ZERO, &mut channel, &mut Vec::new());
+        assert_eq!((gate.view().pools[0].in_use(), gate.view().trunks[0].calls), (0, 1));
+        give_back(&gate, [channel]);
+        assert_eq!(gate.view().trunks[0].calls, 0);
+    }
+
+    #[test]
+    fn five_hundred_at_once_from_many_threads_on_ten_channels_admit_ten() {
+        let gate = Gate::new(&settings(10, &[("a", None, 0)]));
+        let channels: Vec<Channel> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..5)
+                .map(|_| scope.spawn(|| (0..100).filter_map(|_| ask(&gate, "a").ok()).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert_eq!(channels.len(), 10);
+        give_back(&gate, channels);
+    }
+
+    #[test]
+    fn refusals_are_ordered_and_named_apart() {
+        assert!(Refusal::ALL.is_sorted());
+        let mut labels: Vec<_> = Refusal::ALL.iter().map(|refusal| refusal.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Refusal::ALL.len());
+    }
+}

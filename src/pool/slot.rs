@@ -1,0 +1,148 @@
+//! The table of calls in progress: the readable truth of a node.
+//!
+//! Shards write their own calls; anybody may read. No guard leaves this file (a `dashmap` guard held across another
+//! access deadlocks).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+
+use super::{PoolId, ServiceId, TrunkId};
+use crate::time::Instant;
+
+/// Shards of the table: each grows by itself, so that no growth is a pause.
+const SHARDS: usize = 256;
+
+/// The number of a call in the table, never used again.
+pub type SlotId = u64;
+
+/// One call in progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Call-ID, the caller's URI and the called number.
+    text: Box<[u8]>,
+    call_id_len: u16,
+    caller_len: u16,
+    /// The trunk it came by.
+    pub trunk: TrunkId,
+    /// The service that was called.
+    pub service: Option<ServiceId>,
+    /// The pool it holds a channel of; `None` for a call that overflowed.
+    pub pool: Option<PoolId>,
+    /// Position of the target in the configuration the call was routed with.
+    pub target: u16,
+    /// Whether it was answered.
+    pub answered: bool,
+    /// When the INVITE came.
+    pub since: Instant,
+}
+
+/// The longest piece of text kept of each Call-ID, caller and number, in octets.
+const TEXT_MAX: usize = 128;
+
+impl Slot {
+    /// A call that is being set up. Texts longer than 128 octets are cut.
+    pub fn new(
+        (call_id, caller, number): (&[u8], &[u8], &[u8]),
+        (trunk, service, pool): (TrunkId, Option<ServiceId>, Option<PoolId>),
+        target: u16,
+        since: Instant,
+    ) -> Self {
+        let cut = |text: &[u8]| text[..text.len().min(TEXT_MAX)].to_vec();
+        let (call_id, caller, number) = (cut(call_id), cut(caller), cut(number));
+        Self {
+            call_id_len: call_id.len() as u16,
+            caller_len: caller.len() as u16,
+            text: [call_id, caller, number].concat().into_boxed_slice(),
+            trunk,
+            service,
+            pool,
+            target,
+            answered: false,
+            since,
+        }
+    }
+
+    /// The Call-ID.
+    pub fn call_id(&self) -> String {
+        String::from_utf8_lossy(&self.text[..usize::from(self.call_id_len)]).into_owned()
+    }
+
+    /// The URI of the From header.
+    pub fn caller(&self) -> String {
+        let start = usize::from(self.call_id_len);
+        String::from_utf8_lossy(&self.text[start..start + usize::from(self.caller_len)]).into_owned()
+    }
+
+    /// The called number.
+    pub fn number(&self) -> String {
+        String::from_utf8_lossy(&self.text[usize::from(self.call_id_len) + usize::from(self.caller_len)..]).into_owned()
+    }
+}
+
+/// The table.
+pub struct Slots {
+    table: DashMap<SlotId, Slot, RandomState>,
+    next: AtomicU64,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            table: DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), SHARDS),
+            next: AtomicU64::new(1),
+        }
+    }
+}
+
+impl Slots {
+    /// Enters a call and gives it a number.
+    pub fn enter(&self, slot: Slot) -> SlotId {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.table.insert(id, slot);
+        id
+    }
+
+    /// Changes a call's entry, when it is still there.
+    pub fn update(&self, id: SlotId, change: impl FnOnce(&mut Slot)) {
+        if let Some(mut slot) = self.table.get_mut(&id) {
+            change(&mut slot);
+        }
+    }
+
+    /// Takes a call out.
+    pub fn remove(&self, id: SlotId) {
+        self.table.remove(&id);
+    }
+
+    /// Calls in progress.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is no call.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Up to `limit` calls that `wanted` accepts, oldest first. Shards are locked one at a time, for the time of a look.
+    pub fn list(&self, limit: usize, mut wanted: impl FnMut(&Slot) -> bool) -> Vec<(SlotId, Slot)> {
+        let mut found: Vec<(SlotId, Slot)> = self
+            .table
+            .iter()
+            .filter(|entry| wanted(entry.value()))
+            .map(|entry| (*entry.key(), entry.value().clone()))
+            .collect();
+        found.sort_by_key(|(id, _)| *id);
+        found.truncate(limit);
+        found
+    }
+
+    /// Gives the room of calls that ended back to the system.
+    pub fn shrink(&self) {
+        if self.table.len() * 8 < self.table.capacity() {
+            self.table.shrink_to_fit();
+        }
+    }
+}
