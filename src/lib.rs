@@ -38,8 +38,11 @@
 //! 10. Counters, events and the table of calls ([`pool::Slots`]) are all that readers see; nobody locks a shard.
 
 pub mod alert;
+pub mod config;
+pub mod metrics;
 pub mod outbox;
 pub mod pool;
+pub mod route;
 pub mod sip;
 pub mod store;
 pub mod time;

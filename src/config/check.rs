@@ -1,0 +1,800 @@
+//! From the file to a [`Config`]: every reference resolved, every bound checked, every problem reported.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use toml::Value;
+
+use super::file::{Problems, Section};
+use super::{
+    Cidr, Config, Limits, Listen, Pattern, Pool, Problem, Service, ServiceKind, Step, Target, TargetUri, Trunk,
+    UnknownSource,
+};
+use crate::alert::Thresholds;
+use crate::pool::{PoolSettings, Refusal};
+use crate::sip::{Scheme, Uri, typed};
+use crate::transaction::timer::Lengths;
+
+/// Entries of one kind.
+const ENTRIES_MAX: usize = 10_000;
+/// Listeners: a [`crate::outbox::ListenerId`] numbers them.
+const LISTEN_MAX: usize = 64;
+
+pub(super) fn read(text: &str) -> Result<Config, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let table = match text.parse::<toml::Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            problems.add(format!("line {line}"), error.message().to_owned(), "correct the TOML");
+            return Err(problems.0);
+        }
+    };
+    let mut root = Section::new("", table);
+    let config = read_root(&mut root, &mut problems);
+    root.finish(&mut problems);
+    if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
+}
+
+fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
+    let mut node = root.section(problems, "node").unwrap_or_else(|| Section::new("node", toml::Table::new()));
+    let name = node.string(problems, "name").unwrap_or_else(|| "sipweir".into());
+    let data_dir = node.string(problems, "data_dir").map(String::into_boxed_str);
+    let workers = node.number(problems, "workers", 1..=1).unwrap_or(1) as u16;
+    let domains = node.strings(problems, "domains").unwrap_or_default();
+    let unknown_source = match node.string(problems, "unknown_source").as_deref() {
+        None | Some("reject") => UnknownSource::Reject,
+        Some("drop") => UnknownSource::Drop,
+        Some(other) => {
+            let what = format!("{other:?} is no way to treat strangers");
+            problems.add(node.key("unknown_source"), what, "write \"reject\" or \"drop\"");
+            UnknownSource::Reject
+        }
+    };
+    node.finish(problems);
+
+    let listen = read_listen(root, problems);
+    let admin = root.section(problems, "admin").and_then(|mut admin| {
+        let text = admin.needed_string(problems, "listen", "\"127.0.0.1:8060\"");
+        let key = admin.key("listen");
+        admin.finish(problems);
+        let text = text?;
+        let address = text.parse::<SocketAddr>();
+        if address.is_err() {
+            problems.add(
+                key,
+                format!("{text:?} is no address and port"),
+                "write it as \"127.0.0.1:8060\" or \"[::1]:8060\"",
+            );
+        }
+        address.ok()
+    });
+    let (timers, ack_wait, longest_call) = read_timers(root, problems);
+    let limits = read_limits(root, problems);
+    let trunks = read_trunks(root, problems);
+    let targets = read_targets(root, problems);
+    let pools = read_pools(root, problems);
+    let services = read_services(root, problems, (&trunks, &targets, &pools), longest_call);
+    if services.is_empty() && !problems.0.iter().any(|problem| problem.key.starts_with("service")) {
+        problems.add("service", "there is none", "add a [[service]]: without one no call can be let in");
+    }
+    Config {
+        name: name.into(),
+        data_dir,
+        workers,
+        domains: domains.into_iter().map(|domain| domain.to_ascii_lowercase().into()).collect(),
+        unknown_source,
+        listen,
+        admin,
+        trunks,
+        targets,
+        pools,
+        services,
+        timers,
+        ack_wait,
+        limits,
+    }
+}
+
+fn read_listen(root: &mut Section, problems: &mut Problems) -> Vec<Listen> {
+    let mut listen: Vec<Listen> = Vec::new();
+    let sections = root.sections(problems, "listen");
+    if sections.is_empty() {
+        problems.add("listen", "there is none", "add [[listen]] with uri = \"udp:192.0.2.10:5060\"");
+    } else if sections.len() > LISTEN_MAX {
+        problems.add("listen", format!("{} are too many", sections.len()), format!("at most {LISTEN_MAX}"));
+    }
+    for mut section in sections {
+        let uri = section.needed_string(problems, "uri", "\"udp:192.0.2.10:5060\"");
+        let advertise = section.string(problems, "advertise");
+        if let Some(uri) = uri {
+            match listen_address(&uri) {
+                Ok(address) => {
+                    if listen.iter().any(|other| other.address == address && address.port() != 0) {
+                        problems.add(section.key("uri"), format!("{uri:?} is there twice"), "remove one of them");
+                    }
+                    if address.ip().is_unspecified() && advertise.is_none() {
+                        problems.add(
+                            section.key("advertise"),
+                            format!("is missing: {uri:?} binds every address, and Via and Record-Route need one"),
+                            "write advertise = \"host:port\" as peers reach this node",
+                        );
+                    }
+                    let advertise_text = match advertise {
+                        Some(text)
+                            if Uri::parse(format!("sip:{text}").as_bytes()).is_some_and(|uri| {
+                                uri.parameters().is_empty() && !uri.has_headers() && uri.user().is_empty()
+                            }) =>
+                        {
+                            text
+                        }
+                        Some(text) => {
+                            problems.add(
+                                section.key("advertise"),
+                                format!("{text:?} is no host and port"),
+                                "write it as \"gate.example.net:5060\"",
+                            );
+                            text
+                        }
+                        None => address.to_string(),
+                    };
+                    listen.push(Listen { address, advertise: advertise_text.into() });
+                }
+                Err(cure) => problems.add(section.key("uri"), format!("{uri:?} is nothing to listen on"), cure),
+            }
+        }
+        section.finish(problems);
+    }
+    listen
+}
+
+fn listen_address(uri: &str) -> Result<SocketAddr, &'static str> {
+    match uri.split_once(':') {
+        Some(("udp", address)) => {
+            address.parse().map_err(|_| "write it as \"udp:192.0.2.10:5060\" or \"udp:[2001:db8::1]:5060\"")
+        }
+        Some(("tcp" | "tls" | "ws" | "wss", _)) => Err("this version listens on udp only; write \"udp:…\""),
+        _ => Err("write it as \"udp:192.0.2.10:5060\""),
+    }
+}
+
+fn read_timers(root: &mut Section, problems: &mut Problems) -> (Lengths, Duration, Duration) {
+    let mut lengths = Lengths::default();
+    let (mut ack_wait, mut longest) = (Duration::from_secs(60), Duration::from_secs(12 * 3600));
+    if let Some(mut section) = root.section(problems, "timers") {
+        let mut millis = |key, range, into: &mut Duration| {
+            if let Some(number) = section.number(problems, key, range) {
+                *into = Duration::from_millis(u64::from(number));
+            }
+        };
+        millis("t1_ms", 10..=10_000, &mut lengths.t1);
+        millis("t2_ms", 10..=60_000, &mut lengths.t2);
+        millis("t4_ms", 10..=60_000, &mut lengths.t4);
+        let mut seconds = |key, range, into: &mut Duration| {
+            if let Some(number) = section.number(problems, key, range) {
+                *into = Duration::from_secs(u64::from(number));
+            }
+        };
+        seconds("timer_c_s", 181..=3600, &mut lengths.timer_c);
+        seconds("ack_wait_s", 1..=3600, &mut ack_wait);
+        seconds("longest_call_s", 1..=604_800, &mut longest);
+        if lengths.t2 < lengths.t1 {
+            problems.add(
+                section.key("t2_ms"),
+                format!("{} is less than t1_ms ({})", lengths.t2.as_millis(), lengths.t1.as_millis()),
+                "make it at least as long (RFC 3261 §17.1.2.1)",
+            );
+        }
+        section.finish(problems);
+    }
+    (lengths, ack_wait, longest)
+}
+
+fn read_limits(root: &mut Section, problems: &mut Problems) -> Limits {
+    let mut limits = Limits { calls: 1_000_000, transactions: 1_000_000 };
+    if let Some(mut section) = root.section(problems, "limits") {
+        limits.calls = section.number(problems, "calls", 1..=10_000_000).unwrap_or(limits.calls);
+        limits.transactions = section.number(problems, "transactions", 1..=10_000_000).unwrap_or(limits.transactions);
+        section.finish(problems);
+    }
+    limits
+}
+
+/// The `name` of an entry, once.
+fn read_name(section: &mut Section, problems: &mut Problems, seen: &mut BTreeMap<String, String>) -> String {
+    let name = section.needed_string(problems, "name", "\"…\"").unwrap_or_default();
+    if let Some(other) = seen.get(&name).filter(|_| !name.is_empty()) {
+        problems.add(section.key("name"), format!("{name:?} is the name of {other} already"), "give each its own name");
+    }
+    seen.insert(name.clone(), section.path().to_owned());
+    name
+}
+
+fn sections_bounded(root: &mut Section, problems: &mut Problems, key: &'static str) -> Vec<Section> {
+    let mut sections = root.sections(problems, key);
+    if sections.len() > ENTRIES_MAX {
+        problems.add(key, format!("{} are too many", sections.len()), format!("at most {ENTRIES_MAX}"));
+        sections.truncate(ENTRIES_MAX);
+    }
+    sections
+}
+
+fn read_trunks(root: &mut Section, problems: &mut Problems) -> Vec<Trunk> {
+    let (mut trunks, mut seen) = (Vec::<Trunk>::new(), BTreeMap::new());
+    let sections = sections_bounded(root, problems, "trunk");
+    if sections.is_empty() {
+        problems.add("trunk", "there is none", "add a [[trunk]] with the addresses calls come from");
+    }
+    for mut section in sections {
+        let name = read_name(&mut section, problems, &mut seen);
+        let mut from = Vec::new();
+        match section.strings(problems, "from") {
+            None => problems.add(section.key("from"), "is missing", "write from = [\"198.51.100.0/24\"]"),
+            Some(blocks) => {
+                for block in blocks {
+                    match parse_cidr(&block) {
+                        Some(cidr) => {
+                            let twice = trunks.iter().find(|trunk| trunk.from.contains(&cidr));
+                            if let Some(other) = twice {
+                                problems.add(
+                                    section.key("from"),
+                                    format!("{block:?} belongs to trunk {:?} already", other.name),
+                                    "an address block names one trunk; remove it from one of them",
+                                );
+                            }
+                            from.push(cidr);
+                        }
+                        None => problems.add(
+                            section.key("from"),
+                            format!("{block:?} is no block of addresses"),
+                            "write it as \"198.51.100.0/24\" or \"2001:db8::/32\"",
+                        ),
+                    }
+                }
+            }
+        }
+        let max_calls = section.number(problems, "max_calls", 0..=10_000_000);
+        let relay = section.flag(problems, "relay").unwrap_or(false);
+        section.finish(problems);
+        trunks.push(Trunk { name: name.into(), from, max_calls, relay });
+    }
+    trunks
+}
+
+fn parse_cidr(text: &str) -> Option<Cidr> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse::<u8>().ok()?)),
+        None => (text.parse::<IpAddr>().ok()?, None),
+    };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(most);
+    (bits <= most).then_some(Cidr { address, bits })
+}
+
+fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<Target> {
+    let (mut targets, mut seen) = (Vec::new(), BTreeMap::new());
+    let sections = sections_bounded(root, problems, "target");
+    if sections.is_empty() {
+        problems.add("target", "there is none", "add a [[target]] with the address of the PBX");
+    }
+    for mut section in sections {
+        let name = read_name(&mut section, problems, &mut seen);
+        let mut uris = Vec::new();
+        match section.strings(problems, "uri") {
+            None => problems.add(section.key("uri"), "is missing", "write uri = [\"sip:10.0.0.10:5060\"]"),
+            Some(texts) if texts.is_empty() || texts.len() > 16 => {
+                problems.add(section.key("uri"), format!("{} URIs", texts.len()), "write 1 to 16 of them");
+            }
+            Some(texts) => {
+                for text in texts {
+                    match target_uri(&text) {
+                        Ok(uri) => uris.push(uri),
+                        Err(cure) => {
+                            problems.add(section.key("uri"), format!("{text:?} is no place to send calls to"), cure)
+                        }
+                    }
+                }
+            }
+        }
+        let silence = section.number(problems, "silence_ms", 100..=60_000).unwrap_or(5_000);
+        let rewrite = match section.string(problems, "request_uri").as_deref() {
+            None | Some("target") => true,
+            Some("keep") => false,
+            Some(other) => {
+                problems.add(
+                    section.key("request_uri"),
+                    format!("{other:?} is unknown"),
+                    "write \"target\" or \"keep\"",
+                );
+                true
+            }
+        };
+        let history_info = section.flag(problems, "history_info").unwrap_or(true);
+        let diversion = section.flag(problems, "diversion").unwrap_or(true);
+        section.finish(problems);
+        let silence = Duration::from_millis(u64::from(silence));
+        targets.push(Target { name: name.into(), uris, silence, rewrite, history_info, diversion });
+    }
+    targets
+}
+
+fn target_uri(text: &str) -> Result<TargetUri, &'static str> {
+    let uri = Uri::parse(text.as_bytes()).ok_or("write it as \"sip:10.0.0.10:5060\"")?;
+    if uri.scheme != Scheme::Sip {
+        return Err("this version sends to sip: URIs only; write \"sip:…\"");
+    }
+    if uri.parameter("transport").is_some_and(|transport| !transport.eq_ignore_ascii_case(b"udp")) {
+        return Err("this version sends over udp only; remove ;transport");
+    }
+    let address = uri.socket_addr().ok_or("this version looks up no host names; write the address")?;
+    if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
+        return Err("write an address and port of one host");
+    }
+    let range = uri.host_port_range();
+    Ok(TargetUri { address, host_port: text[range].into() })
+}
+
+fn read_pools(root: &mut Section, problems: &mut Problems) -> Vec<Pool> {
+    let (mut pools, mut seen) = (Vec::new(), BTreeMap::new());
+    for mut section in sections_bounded(root, problems, "pool") {
+        let name = read_name(&mut section, problems, &mut seen);
+        let missing = !section.has("channels");
+        let capacity = section.number(problems, "channels", 0..=10_000_000);
+        if missing {
+            problems.add(section.key("channels"), "is missing", "write channels = 30");
+        }
+        let default = Thresholds::default();
+        let near =
+            section.number(problems, "near_full_percent", 1..=100).map_or(default.near_full_percent, |n| n as u8);
+        let recovered = section
+            .number(problems, "recovered_percent", 1..=100)
+            .map_or(default.recovered_percent.min(near.saturating_sub(1).max(1)), |n| n as u8);
+        if recovered > near || (recovered == near && near > 1) {
+            problems.add(
+                section.key("recovered_percent"),
+                format!("{recovered} is not below near_full_percent ({near})"),
+                "make it lower, or the pool recovers and fills at one mark",
+            );
+        }
+        section.finish(problems);
+        let thresholds = Thresholds { near_full_percent: near, recovered_percent: recovered };
+        pools.push(Pool { settings: PoolSettings { name: name.into(), capacity: capacity.unwrap_or(0), thresholds } });
+    }
+    pools
+}
+
+fn position<T>(entries: &[T], name: &str, of: impl Fn(&T) -> &str) -> Option<usize> {
+    entries.iter().position(|entry| of(entry) == name)
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.take(8).collect();
+    if names.is_empty() { "there is none".into() } else { format!("known are {}", names.join(", ")) }
+}
+
+fn read_services(
+    root: &mut Section,
+    problems: &mut Problems,
+    (trunks, targets, pools): (&[Trunk], &[Target], &[Pool]),
+    longest_call: Duration,
+) -> Vec<Service> {
+    let (mut services, mut seen) = (Vec::<Service>::new(), BTreeMap::new());
+    for mut section in sections_bounded(root, problems, "service") {
+        let name = read_name(&mut section, problems, &mut seen);
+        let kind = match section.needed_string(problems, "kind", "\"ivr\"").as_deref() {
+            Some("queue") => ServiceKind::Queue,
+            Some("route") => ServiceKind::Route,
+            Some("ivr") | None => ServiceKind::Ivr,
+            Some(other) => {
+                problems.add(
+                    section.key("kind"),
+                    format!("{other:?} is unknown"),
+                    "write \"ivr\", \"queue\" or \"route\"",
+                );
+                ServiceKind::Ivr
+            }
+        };
+        let open_to = read_trunk_names(&mut section, problems, trunks);
+        let numbers = read_numbers(&mut section, problems, &services, &open_to);
+        let pool = section.string(problems, "pool");
+        match (&pool, kind) {
+            (Some(pool), _) if position(pools, pool, |pool| &pool.settings.name).is_none() => problems.add(
+                section.key("pool"),
+                format!("{pool:?} is no pool"),
+                format!("add [[pool]] with this name; {}", names(pools.iter().map(|pool| &*pool.settings.name))),
+            ),
+            (None, ServiceKind::Ivr | ServiceKind::Queue) => {
+                problems.add(section.key("pool"), "is missing", "name a [[pool]], or write kind = \"route\"");
+            }
+            (Some(_), ServiceKind::Route) => {
+                problems.add(
+                    section.key("pool"),
+                    "a route takes no channel",
+                    "remove it, or write kind = \"ivr\" or \"queue\"",
+                );
+            }
+            (Some(_), ServiceKind::Ivr | ServiceKind::Queue) | (None, ServiceKind::Route) => {}
+        }
+        let target = section.needed_string(problems, "target", "\"pbx\"");
+        let target_position = target.as_deref().and_then(|name| position(targets, name, |target| &target.name));
+        if let (Some(name), None) = (&target, target_position) {
+            problems.add(
+                section.key("target"),
+                format!("{name:?} is no target"),
+                format!("add [[target]] with this name; {}", names(targets.iter().map(|target| &*target.name))),
+            );
+        }
+        let overflow = read_overflow(&mut section, problems, targets);
+        let limit = section.number(problems, "limit", 0..=10_000_000);
+        let reserve = section.number(problems, "reserve", 0..=10_000_000).unwrap_or(0);
+        if reserve > 0 && kind == ServiceKind::Route {
+            problems.add(section.key("reserve"), "a route takes no channel", "remove it");
+        }
+        if limit.is_some_and(|limit| limit < reserve) {
+            problems.add(
+                section.key("reserve"),
+                format!("{reserve} is more than limit"),
+                "reserve no more than the service may use",
+            );
+        }
+        let longest = section
+            .number(problems, "longest_call_s", 1..=604_800)
+            .map_or(longest_call, |seconds| Duration::from_secs(u64::from(seconds)));
+        section.finish(problems);
+        services.push(Service {
+            name: name.into(),
+            kind,
+            numbers,
+            trunks: open_to,
+            pool: pool.map(String::into_boxed_str),
+            target: target_position.unwrap_or(0),
+            overflow_is_default: overflow.is_none(),
+            overflow: overflow.unwrap_or_else(|| vec![default_reject()]),
+            limit,
+            reserve,
+            longest_call: longest,
+        });
+    }
+    for pool in pools {
+        let reserved: u64 = services
+            .iter()
+            .filter(|service| service.pool.as_ref() == Some(&pool.settings.name))
+            .map(|service| u64::from(service.reserve))
+            .sum();
+        if reserved > u64::from(pool.settings.capacity) {
+            problems.add(
+                format!("pool {:?}", pool.settings.name),
+                format!("its services reserve {reserved} of {} channels", pool.settings.capacity),
+                "lower reserve of its services, or raise channels",
+            );
+        }
+    }
+    services
+}
+
+/// 486 with `Reason: Q.850;cause=34` (no circuit or channel available).
+fn default_reject() -> Step {
+    Step::Reject { status: Refusal::PoolFull.status(), lines: reason_line("Q.850;cause=34").into() }
+}
+
+fn reason_line(reason: &str) -> String {
+    format!("Reason: {reason}\r\n")
+}
+
+fn read_trunk_names(section: &mut Section, problems: &mut Problems, trunks: &[Trunk]) -> Vec<usize> {
+    let mut open_to = Vec::new();
+    for name in section.strings(problems, "trunks").unwrap_or_default() {
+        match position(trunks, &name, |trunk| &trunk.name) {
+            Some(at) => open_to.push(at),
+            None => problems.add(
+                section.key("trunks"),
+                format!("{name:?} is no trunk"),
+                format!("add [[trunk]] with this name; {}", names(trunks.iter().map(|trunk| &*trunk.name))),
+            ),
+        }
+    }
+    open_to
+}
+
+fn read_numbers(
+    section: &mut Section,
+    problems: &mut Problems,
+    services: &[Service],
+    open_to: &[usize],
+) -> Vec<Pattern> {
+    let key = section.key("numbers");
+    let Some(texts) = section.strings(problems, "numbers") else {
+        problems.add(key, "is missing", "write numbers = [\"100\"], a prefix \"+4420*\" or \"*\" for any");
+        return Vec::new();
+    };
+    if texts.is_empty() {
+        problems.add(&*key, "is empty", "write at least one number, or \"*\" for any");
+    }
+    let mut numbers: Vec<Pattern> = Vec::new();
+    for text in texts {
+        let (pattern, digits) = match text.strip_suffix('*') {
+            Some(prefix) => (Pattern::Prefix(prefix.into()), prefix),
+            None => (Pattern::Exact(text.as_str().into()), &*text),
+        };
+        if (digits.is_empty() && text != "*")
+            || digits.len() > 64
+            || digits.contains(['*', '@', '<', '>', '"', ';', ' '])
+        {
+            problems.add(&*key, format!("{text:?} is no number"), "write digits, or a prefix with one * at its end");
+            continue;
+        }
+        let both_open = |other: &Service| {
+            open_to.is_empty() == other.trunks.is_empty()
+                && (open_to.is_empty() || other.trunks.iter().any(|trunk| open_to.contains(trunk)))
+        };
+        let taken = services.iter().find(|other| other.numbers.contains(&pattern) && both_open(other));
+        if let Some(other) = taken {
+            problems.add(
+                &*key,
+                format!("{text:?} is a number of service {:?} already", other.name),
+                "a number calls one service; remove it from one of them",
+            );
+        } else if numbers.contains(&pattern) {
+            problems.add(&*key, format!("{text:?} is there twice"), "remove one of them");
+        }
+        numbers.push(pattern);
+    }
+    numbers
+}
+
+fn read_overflow(section: &mut Section, problems: &mut Problems, targets: &[Target]) -> Option<Vec<Step>> {
+    let key = section.key("overflow");
+    let values = match section.take("overflow")? {
+        Value::Array(values) => values,
+        other => {
+            problems.add(
+                key,
+                format!("{other} is no list of steps"),
+                "write overflow = [{ route = \"voicemail\" }, { reject = 486 }]",
+            );
+            return None;
+        }
+    };
+    if values.is_empty() || values.len() > 16 {
+        problems.add(&*key, format!("{} steps", values.len()), "write 1 to 16 steps, or leave overflow out");
+    }
+    let last = values.len().saturating_sub(1);
+    let mut steps = Vec::new();
+    for (at, value) in values.into_iter().enumerate() {
+        let path = format!("{key}[{at}]");
+        let Value::Table(table) = value else {
+            problems.add(
+                path,
+                format!("{value} is no step"),
+                "write { route = \"…\" }, { redirect = \"sip:…\" } or { reject = 486 }",
+            );
+            continue;
+        };
+        let mut step = Section::new(path.clone(), table);
+        let read = read_step(&mut step, problems, targets);
+        step.finish(problems);
+        if read.as_ref().is_some_and(Step::is_last) && at < last {
+            problems.add(path, "ends the plan, and more steps follow", "move it to the end");
+        }
+        steps.extend(read);
+    }
+    Some(steps)
+}
+
+fn read_step(step: &mut Section, problems: &mut Problems, targets: &[Target]) -> Option<Step> {
+    let kinds = ["route", "redirect", "reject"].into_iter().filter(|kind| step.has(kind)).count();
+    if kinds != 1 {
+        problems.add(
+            step.path().to_owned(),
+            format!("names {kinds} of route, redirect and reject"),
+            "name one of them in each step",
+        );
+    }
+    let route = step.string(problems, "route");
+    let redirect = step.strings(problems, "redirect");
+    let reject = step.number(problems, "reject", 400..=699);
+    if let Some(name) = route {
+        let user = step.string(problems, "user");
+        if user.as_deref().is_some_and(|user| {
+            Uri::parse(format!("sip:{user}@h").as_bytes())
+                .is_none_or(|uri| uri.user() != user.as_bytes() || user.is_empty())
+        }) {
+            problems.add(step.key("user"), format!("{user:?} is no user part"), "write a number such as \"9000\"");
+        }
+        let Some(target) = position(targets, &name, |target| &target.name) else {
+            problems.add(
+                step.key("route"),
+                format!("{name:?} is no target"),
+                format!("add [[target]] with this name; {}", names(targets.iter().map(|target| &*target.name))),
+            );
+            return None;
+        };
+        return Some(Step::Route { target, user: user.map(String::into_boxed_str) });
+    }
+    if let Some(contacts) = redirect {
+        let mut lines = String::new();
+        for contact in &contacts {
+            match Uri::parse(contact.as_bytes()) {
+                Some(_) => {
+                    lines.push_str(&typed::contact_line(contact).unwrap_or_else(|| format!("Contact: <{contact}>\r\n")))
+                }
+                None => problems.add(
+                    step.key("redirect"),
+                    format!("{contact:?} is no URI"),
+                    "write it as \"sip:100@192.0.2.1\"",
+                ),
+            }
+        }
+        return Some(Step::Redirect { lines: lines.into() });
+    }
+    let status = reject? as u16;
+    let mut lines = String::new();
+    match step.string(problems, "reason") {
+        Some(reason) if reason.contains(['\r', '\n']) || !reason.contains(";cause=") => {
+            problems.add(
+                step.key("reason"),
+                format!("{reason:?} is no Reason value"),
+                "write it as \"Q.850;cause=34\" (RFC 3326)",
+            );
+        }
+        Some(reason) => lines.push_str(&reason_line(&reason)),
+        None => lines.push_str(&reason_line("Q.850;cause=34")),
+    }
+    if let Some(seconds) = step.number(problems, "retry_after_s", 1..=86_400) {
+        lines.push_str(&format!("Retry-After: {seconds}\r\n"));
+    }
+    Some(Step::Reject { status, lines: lines.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) const EXAMPLE: &str = r#"
+[node]
+name = "gate-1"
+[[listen]]
+uri = "udp:192.0.2.10:5060"
+[admin]
+listen = "127.0.0.1:8060"
+[[trunk]]
+name = "carrier-a"
+from = ["198.51.100.0/24"]
+[[target]]
+name = "pbx"
+uri = ["sip:10.0.0.10:5060"]
+[[target]]
+name = "voicemail"
+uri = ["sip:10.0.0.20:5060"]
+[[pool]]
+name = "ivr-and-queues"
+channels = 30
+[[service]]
+name = "main-menu"
+kind = "ivr"
+numbers = ["100", "+44207946*"]
+pool = "ivr-and-queues"
+target = "pbx"
+overflow = [{ route = "voicemail" }, { reject = 486 }]
+"#;
+
+    fn problems(from: &str, to: &str) -> Vec<String> {
+        assert!(EXAMPLE.contains(from), "{from}");
+        match Config::parse(&EXAMPLE.replacen(from, to, 1)) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_design_is_valid() {
+        let config = Config::parse(EXAMPLE).expect("valid");
+        assert_eq!(&*config.listen[0].advertise, "192.0.2.10:5060");
+        assert_eq!(config.services[0].numbers.len(), 2);
+        assert_eq!(config.services[0].overflow.len(), 2);
+        assert!(config.trunks[0].from[0].contains("198.51.100.9".parse().expect("an address")));
+        assert!(config.trunks[0].from[0].contains("::ffff:198.51.100.9".parse().expect("an address")));
+        assert!(!config.trunks[0].from[0].contains("198.51.101.9".parse().expect("an address")));
+    }
+
+    #[test]
+    fn every_problem_names_key_value_and_cure() {
+        let one = |from: &str, to: &str, message: &str| assert_eq!(problems(from, to), [message], "{to}");
+        one("name = \"gate-1\"", "nmae = \"gate-1\"", "node.nmae: is no known key; did you mean name?");
+        one(
+            "udp:192.0.2.10:5060",
+            "tls:192.0.2.10:5061",
+            "listen[0].uri: \"tls:192.0.2.10:5061\" is nothing to listen on; this version listens on udp only; write \"udp:…\"",
+        );
+        one(
+            "udp:192.0.2.10:5060",
+            "udp:0.0.0.0:5060",
+            "listen[0].advertise: is missing: \"udp:0.0.0.0:5060\" binds every address, and Via and Record-Route need one; write advertise = \"host:port\" as peers reach this node",
+        );
+        one(
+            "channels = 30",
+            "channels = -1",
+            "pool[0].channels: -1 is no whole number from 0 to 10000000; write a number from 0 to 10000000",
+        );
+        one("channels = 30", "", "pool[0].channels: is missing; write channels = 30");
+        one(
+            "sip:10.0.0.10:5060",
+            "http://x",
+            "target[0].uri: \"http://x\" is no place to send calls to; this version sends to sip: URIs only; write \"sip:…\"",
+        );
+        one(
+            "sip:10.0.0.10:5060",
+            "10.0.0.10",
+            "target[0].uri: \"10.0.0.10\" is no place to send calls to; write it as \"sip:10.0.0.10:5060\"",
+        );
+        one(
+            "target = \"pbx\"",
+            "target = \"pxb\"",
+            "service[0].target: \"pxb\" is no target; add [[target]] with this name; known are pbx, voicemail",
+        );
+        one(
+            "route = \"voicemail\"",
+            "route = \"vm\"",
+            "service[0].overflow[0].route: \"vm\" is no target; add [[target]] with this name; known are pbx, voicemail",
+        );
+        one(
+            "198.51.100.0/24",
+            "198.51.100.0/33",
+            "trunk[0].from: \"198.51.100.0/33\" is no block of addresses; write it as \"198.51.100.0/24\" or \"2001:db8::/32\"",
+        );
+        one("\"100\", ", "\"100\", \"100\", ", "service[0].numbers: \"100\" is there twice; remove one of them");
+        one(
+            "{ reject = 486 }]",
+            "{ reject = 200 }]",
+            "service[0].overflow[1].reject: 200 is no whole number from 400 to 699; write a number from 400 to 699",
+        );
+        one(
+            "{ route = \"voicemail\" }, { reject = 486 }",
+            "{ reject = 486 }, { route = \"voicemail\" }",
+            "service[0].overflow[0]: ends the plan, and more steps follow; move it to the end",
+        );
+        one(
+            "channels = 30",
+            "channels = 30\nnear_full_percent = 50\nrecovered_percent = 60",
+            "pool[0].recovered_percent: 60 is not below near_full_percent (50); make it lower, or the pool recovers and fills at one mark",
+        );
+        one(
+            "pool = \"ivr-and-queues\"",
+            "pool = \"ivr-and-queues\"\nreserve = 31",
+            "pool \"ivr-and-queues\": its services reserve 31 of 30 channels; lower reserve of its services, or raise channels",
+        );
+        one("[admin]", "[[admin]]", "admin: [{ listen = \"127.0.0.1:8060\" }] is no table; write it as [admin]");
+        one("[node]", "[node", "line 2: unclosed table, expected `]`; correct the TOML");
+    }
+
+    #[test]
+    fn overlapping_numbers_and_names_are_refused_unless_trunks_part_them() {
+        let second = "[[service]]\nname = \"two\"\nkind = \"queue\"\nnumbers = [\"100\"]\npool = \"ivr-and-queues\"\ntarget = \"pbx\"\n";
+        let text = format!("{EXAMPLE}{second}");
+        let message = Config::parse(&text).expect_err("100 is taken")[0].to_string();
+        assert_eq!(
+            message,
+            "service[1].numbers: \"100\" is a number of service \"main-menu\" already; a number calls one service; remove it from one of them"
+        );
+        assert!(Config::parse(&text.replace("kind = \"queue\"", "kind = \"queue\"\ntrunks = [\"carrier-a\"]")).is_ok());
+        let twice = EXAMPLE.replace("\"voicemail\"\nuri", "\"pbx\"\nuri");
+        assert!(
+            Config::parse(&twice).expect_err("two of one name").iter().any(|problem| problem.key == "target[1].name")
+        );
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let text = EXAMPLE
+            .replace("channels = 30", "channels = \"x\"")
+            .replace("target = \"pbx\"", "target = \"x\"")
+            .replace("name = \"gate-1\"", "nom = 1");
+        let keys: Vec<String> =
+            Config::parse(&text).expect_err("three problems").into_iter().map(|problem| problem.key).collect();
+        assert_eq!(keys, ["node.nom", "pool[0].channels", "service[0].target"]);
+        let empty: Vec<String> =
+            Config::parse("").expect_err("nothing").into_iter().map(|problem| problem.key).collect();
+        assert_eq!(empty, ["listen", "trunk", "target", "service"]);
+    }
+}

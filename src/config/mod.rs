@@ -1,0 +1,245 @@
+//! The configuration: valid by construction, immutable.
+//!
+//! [`Config::parse`] reads the TOML and reports every problem at once; what it returns needs no further checks.
+
+mod check;
+mod file;
+mod plan;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+pub use file::Problem;
+pub use plan::Step;
+
+use crate::pool::{PoolSettings, ServiceSettings, Settings, TrunkSettings};
+use crate::transaction::timer::Lengths;
+
+/// What to do with a request from an address that belongs to no trunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnknownSource {
+    /// Answer 403.
+    Reject,
+    /// Say nothing: scanners learn nothing.
+    Drop,
+}
+
+/// A socket to receive SIP on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// Where to bind.
+    pub address: SocketAddr,
+    /// Host and port as Via and Record-Route say them.
+    pub advertise: Box<str>,
+}
+
+/// A block of addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cidr {
+    /// Any address of the block.
+    pub address: IpAddr,
+    /// Leading bits that count.
+    pub bits: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` lies in the block. An IPv4-mapped IPv6 address is its IPv4 address.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.address, ip.to_canonical()) {
+            (IpAddr::V4(block), IpAddr::V4(ip)) => {
+                let shift = 32 - u32::from(self.bits.min(32));
+                u64::from(block.to_bits()) >> shift == u64::from(ip.to_bits()) >> shift
+            }
+            (IpAddr::V6(block), IpAddr::V6(ip)) => match 128 - u32::from(self.bits.min(128)) {
+                128 => true,
+                shift => block.to_bits() >> shift == ip.to_bits() >> shift,
+            },
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+/// A source of calls.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trunk {
+    /// Its name.
+    pub name: Box<str>,
+    /// The addresses it sends from.
+    pub from: Vec<Cidr>,
+    /// Most calls at a time.
+    pub max_calls: Option<u32>,
+    /// Whether it may send requests to hosts that are not ours.
+    pub relay: bool,
+}
+
+/// One address of a target.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetUri {
+    /// Where to send.
+    pub address: SocketAddr,
+    /// Host and port as the Request-URI says them.
+    pub host_port: Box<str>,
+}
+
+/// A place calls go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Its name.
+    pub name: Box<str>,
+    /// Tried in this order.
+    pub uris: Vec<TargetUri>,
+    /// How long to wait for a first answer.
+    pub silence: Duration,
+    /// Whether the Request-URI's host becomes the target's.
+    pub rewrite: bool,
+    /// Whether an overflowed call carries History-Info (RFC 7044).
+    pub history_info: bool,
+    /// Whether an overflowed call carries Diversion (RFC 5806).
+    pub diversion: bool,
+}
+
+/// A pool of channels.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pool {
+    /// What the gate is told.
+    pub settings: PoolSettings,
+}
+
+/// What a service is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServiceKind {
+    /// An IVR service.
+    Ivr,
+    /// A queue.
+    Queue,
+    /// Neither: calls are routed and limited, and take no channel.
+    Route,
+}
+
+impl ServiceKind {
+    /// As it is written.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ivr => "ivr",
+            Self::Queue => "queue",
+            Self::Route => "route",
+        }
+    }
+}
+
+/// Which called numbers a service has.
+#[derive(Clone, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub enum Pattern {
+    /// Just this one.
+    Exact(Box<str>),
+    /// All that start with it; the empty prefix is any number, and none.
+    Prefix(Box<str>),
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(number) => f.write_str(number),
+            Self::Prefix(number) => write!(f, "{number}*"),
+        }
+    }
+}
+
+/// What is called.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: Box<str>,
+    /// What it is.
+    pub kind: ServiceKind,
+    /// The numbers it answers to.
+    pub numbers: Vec<Pattern>,
+    /// The trunks it is open to, as positions; empty: all.
+    pub trunks: Vec<usize>,
+    /// The pool its calls take a channel of.
+    pub pool: Option<Box<str>>,
+    /// Where its calls go, as a position.
+    pub target: usize,
+    /// What becomes of a call without a channel.
+    pub overflow: Vec<Step>,
+    /// Whether `overflow` was written, or is the default.
+    pub overflow_is_default: bool,
+    /// Most calls at a time.
+    pub limit: Option<u32>,
+    /// Channels kept for it.
+    pub reserve: u32,
+    /// The longest a call may take; its channel is reclaimed after that.
+    pub longest_call: Duration,
+}
+
+/// Bounds of the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Most calls at a time.
+    pub calls: u32,
+    /// Most server and most client transactions at a time.
+    pub transactions: u32,
+}
+
+/// The configuration of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The node's name.
+    pub name: Box<str>,
+    /// Where state is kept.
+    pub data_dir: Option<Box<str>>,
+    /// Shards.
+    pub workers: u16,
+    /// Hosts besides the listeners' that are ours; `*`: any.
+    pub domains: Vec<Box<str>>,
+    /// What to do with strangers.
+    pub unknown_source: UnknownSource,
+    /// Sockets to receive on.
+    pub listen: Vec<Listen>,
+    /// Where the admin interface listens.
+    pub admin: Option<SocketAddr>,
+    /// Sources of calls.
+    pub trunks: Vec<Trunk>,
+    /// Places calls go.
+    pub targets: Vec<Target>,
+    /// Pools of channels.
+    pub pools: Vec<Pool>,
+    /// What is called.
+    pub services: Vec<Service>,
+    /// Transaction timers.
+    pub timers: Lengths,
+    /// How long an answered call may go without its ACK.
+    pub ack_wait: Duration,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Reads a configuration; every problem at once.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        check::read(text)
+    }
+
+    /// What the gate needs of it.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            pools: self.pools.iter().map(|pool| pool.settings.clone()).collect(),
+            services: self
+                .services
+                .iter()
+                .map(|service| ServiceSettings {
+                    name: service.name.clone(),
+                    pool: service.pool.clone(),
+                    limit: service.limit,
+                    reserve: service.reserve,
+                })
+                .collect(),
+            trunks: self
+                .trunks
+                .iter()
+                .map(|trunk| TrunkSettings { name: trunk.name.clone(), max_calls: trunk.max_calls })
+                .collect(),
+            calls_max: self.limits.calls,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What a shard counts: plain integers, copied out once a second by the shell.
+
+use crate::alert::EventKind;
+use crate::config::Step;
+use crate::pool::{Refusal, ServiceId};
+use crate::sip::{Fault, Method};
+
+/// Statuses from 100 to 699.
+const STATUSES: usize = 600;
+
+/// Which way a message went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// Received.
+    In,
+    /// Sent.
+    Out,
+}
+
+/// Why a datagram went no further.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Drop {
+    /// It could not be read, and could not or must not be answered.
+    Fault(Fault),
+    /// A keep-alive: nothing but line ends.
+    KeepAlive,
+    /// A response to nothing we sent, or to something long over.
+    StrayResponse,
+    /// A response with our branch and somebody else's Call-ID, CSeq or tag.
+    AlteredResponse,
+    /// A response without a second Via: it ends here.
+    NoNextVia,
+    /// An ACK for no transaction and no dialog we know.
+    StrayAck,
+    /// From an address that belongs to no trunk, and `unknown_source = "drop"`.
+    UnknownSource,
+    /// No room for one more transaction.
+    TransactionsFull,
+    /// The next hop is a name, and this version looks none up.
+    Unresolved,
+    /// The socket would not take it.
+    SendFailed,
+}
+
+impl Drop {
+    /// Labels of all reasons.
+    pub const LABELS: [&'static str; 24] = [
+        "not_sip",
+        "too_large",
+        "too_many_headers",
+        "start_line",
+        "version",
+        "status_code",
+        "header_line",
+        "truncated",
+        "content_length",
+        "short_body",
+        "missing_header",
+        "repeated_header",
+        "malformed_header",
+        "cseq_method",
+        "request_uri",
+        "keep_alive",
+        "stray_response",
+        "altered_response",
+        "no_next_via",
+        "stray_ack",
+        "unknown_source",
+        "transactions_full",
+        "unresolved",
+        "send_failed",
+    ];
+
+    const fn position(self) -> usize {
+        match self {
+            Self::Fault(fault) => match fault {
+                Fault::NotSip => 0,
+                Fault::TooLarge => 1,
+                Fault::TooManyHeaders => 2,
+                Fault::StartLine => 3,
+                Fault::Version => 4,
+                Fault::StatusCode => 5,
+                Fault::HeaderLine => 6,
+                Fault::Truncated => 7,
+                Fault::ContentLength => 8,
+                Fault::ShortBody => 9,
+                Fault::Missing(_) => 10,
+                Fault::Repeated(_) => 11,
+                Fault::Malformed(_) => 12,
+                Fault::CSeqMethod => 13,
+                Fault::RequestUri => 14,
+            },
+            Self::KeepAlive => 15,
+            Self::StrayResponse => 16,
+            Self::AlteredResponse => 17,
+            Self::NoNextVia => 18,
+            Self::StrayAck => 19,
+            Self::UnknownSource => 20,
+            Self::TransactionsFull => 21,
+            Self::Unresolved => 22,
+            Self::SendFailed => 23,
+        }
+    }
+
+    /// The value of the metric's `reason` label.
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self.position()]
+    }
+}
+
+/// Why a call ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum EndReason {
+    /// Never answered: refused, cancelled or timed out.
+    NotAnswered,
+    /// The caller's BYE was answered, or nobody answered it.
+    CallerBye,
+    /// The callee sent BYE.
+    CalleeBye,
+    /// 481 or 408 to a request within the dialog.
+    DialogLost,
+    /// The ACK never came.
+    AckMissing,
+    /// The longest time a call may take passed.
+    LongestCall,
+}
+
+impl EndReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::NotAnswered, Self::CallerBye, Self::CalleeBye, Self::DialogLost, Self::AckMissing, Self::LongestCall];
+
+    /// The value of the metric's `reason` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotAnswered => "not_answered",
+            Self::CallerBye => "caller_bye",
+            Self::CalleeBye => "callee_bye",
+            Self::DialogLost => "dialog_lost",
+            Self::AckMissing => "ack_missing",
+            Self::LongestCall => "longest_call",
+        }
+    }
+}
+
+/// Answer delays kept between two copies; more are counted in [`Counters::delays_lost`].
+const DELAYS_MAX: usize = 65_536;
+
+/// The counters of one shard.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    requests: [[u64; Method::ALL.len()]; 2],
+    responses: Box<[[u64; STATUSES]; 2]>,
+    drops: [u64; Drop::LABELS.len()],
+    refusals: [u64; Refusal::ALL.len()],
+    ends: [u64; EndReason::ALL.len()],
+    events: [u64; EventKind::ALL.len()],
+    overflows: Vec<[u64; Step::LABELS.len()]>,
+    /// Requests received again and absorbed or answered from memory.
+    pub retransmissions: u64,
+    /// Calls answered.
+    pub answered: u64,
+    /// Microseconds from INVITE to 2xx, since the last copy.
+    pub answer_delays_us: Vec<u32>,
+    /// Answer delays that found no room.
+    pub delays_lost: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            requests: [[0; Method::ALL.len()]; 2],
+            responses: Box::new([[0; STATUSES]; 2]),
+            drops: [0; Drop::LABELS.len()],
+            refusals: [0; Refusal::ALL.len()],
+            ends: [0; EndReason::ALL.len()],
+            events: [0; EventKind::ALL.len()],
+            overflows: Vec::new(),
+            retransmissions: 0,
+            answered: 0,
+            answer_delays_us: Vec::new(),
+            delays_lost: 0,
+        }
+    }
+}
+
+impl Counters {
+    pub(crate) fn request(&mut self, direction: Direction, method: Method) {
+        self.requests[direction as usize][method as usize] += 1;
+    }
+
+    pub(crate) fn response(&mut self, direction: Direction, status: u16) {
+        if let Some(count) = self.responses[direction as usize].get_mut(usize::from(status).wrapping_sub(100)) {
+            *count += 1;
+        }
+    }
+
+    pub(crate) fn drop(&mut self, reason: Drop) {
+        self.drops[reason.position()] += 1;
+    }
+
+    pub(crate) fn refusal(&mut self, refusal: Refusal) {
+        self.refusals[refusal as usize] += 1;
+    }
+
+    pub(crate) fn end(&mut self, reason: EndReason) {
+        self.ends[reason as usize] += 1;
+    }
+
+    pub(crate) fn event(&mut self, kind: EventKind) {
+        self.events[kind as usize] += 1;
+    }
+
+    pub(crate) fn overflow(&mut self, service: ServiceId, step: &Step) {
+        let at = usize::from(service.0);
+        if self.overflows.len() <= at {
+            self.overflows.resize(at + 1, [0; Step::LABELS.len()]);
+        }
+        self.overflows[at][step.position()] += 1;
+    }
+
+    pub(crate) fn answer_delay(&mut self, delay: std::time::Duration) {
+        if self.answer_delays_us.len() < DELAYS_MAX {
+            self.answer_delays_us.push(u32::try_from(delay.as_micros()).unwrap_or(u32::MAX));
+        } else {
+            self.delays_lost += 1;
+        }
+    }
+
+    /// Requests by direction and method.
+    pub fn requests(&self) -> impl Iterator<Item = (Direction, Method, u64)> + '_ {
+        [Direction::In, Direction::Out].into_iter().flat_map(move |direction| {
+            Method::ALL
+                .iter()
+                .map(move |method| (direction, *method, self.requests[direction as usize][*method as usize]))
+        })
+    }
+
+    /// Responses by direction and status, those that occurred.
+    pub fn responses(&self) -> impl Iterator<Item = (Direction, u16, u64)> + '_ {
+        [Direction::In, Direction::Out].into_iter().flat_map(|direction| {
+            self.responses[direction as usize]
+                .iter()
+                .enumerate()
+                .filter(|(_, count)| **count > 0)
+                .map(move |(at, count)| (direction, at as u16 + 100, *count))
+        })
+    }
+
+    /// Drops by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Drop::LABELS.into_iter().zip(self.drops)
+    }
+
+    /// Drops for one reason.
+    pub fn dropped(&self, reason: Drop) -> u64 {
+        self.drops[reason.position()]
+    }
+
+    /// Refusals by reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
+        Refusal::ALL.into_iter().zip(self.refusals)
+    }
+
+    /// Ends of calls by reason.
+    pub fn ends(&self) -> impl Iterator<Item = (EndReason, u64)> + '_ {
+        EndReason::ALL.into_iter().zip(self.ends)
+    }
+
+    /// Events by kind.
+    pub fn events(&self) -> impl Iterator<Item = (EventKind, u64)> + '_ {
+        EventKind::ALL.into_iter().zip(self.events)
+    }
+
+    /// Overflow steps taken, by service and step.
+    pub fn overflows(&self) -> impl Iterator<Item = (ServiceId, &'static str, u64)> + '_ {
+        self.overflows.iter().enumerate().flat_map(|(service, steps)| {
+            Step::LABELS.into_iter().zip(*steps).map(move |(step, count)| (ServiceId(service as u16), step, count))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::HeaderName;
+
+    #[test]
+    fn faults_are_counted_under_their_own_label() {
+        let faults = [
+            Fault::NotSip,
+            Fault::TooLarge,
+            Fault::TooManyHeaders,
+            Fault::StartLine,
+            Fault::Version,
+            Fault::StatusCode,
+            Fault::HeaderLine,
+            Fault::Truncated,
+            Fault::ContentLength,
+            Fault::ShortBody,
+            Fault::Missing(HeaderName::Via),
+            Fault::Repeated(HeaderName::Via),
+            Fault::Malformed(HeaderName::Via),
+            Fault::CSeqMethod,
+            Fault::RequestUri,
+        ];
+        for fault in faults {
+            assert_eq!(Drop::Fault(fault).label(), fault.label());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What would happen to a call now, and why.
+
+use serde::Serialize;
+
+use super::Router;
+use crate::config::Step;
+use crate::pool::{Ask, Gate, Refusal};
+
+/// The answer: a verdict and the reasons that led to it, in order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Explanation {
+    /// `admit`, `overflow` or `refuse`.
+    pub verdict: &'static str,
+    /// The service, when one was found.
+    pub service: Option<String>,
+    /// The rung of the ladder that said no.
+    pub refusal: Option<&'static str>,
+    /// One line a step.
+    pub steps: Vec<String>,
+}
+
+/// Walks the ladder for a call from `trunk` to `number`, changing nothing. `None` when there is no such trunk.
+pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Option<Explanation> {
+    let config = &router.config;
+    let at = config.trunks.iter().position(|known| &*known.name == trunk)?;
+    let view = gate.view();
+    let trunk_view = &view.trunks[usize::from(router.trunk_id(at).0)];
+    let mut steps = vec![match trunk_view.max_calls {
+        Some(max) => format!("trunk {trunk}: {} of {max} calls in progress", trunk_view.calls),
+        None => format!("trunk {trunk}: {} calls in progress, no limit", trunk_view.calls),
+    }];
+    let refuse = |refusal: Refusal, service, mut steps: Vec<String>| {
+        steps.push(format!("refused: {refusal}; answer {}", refusal.status()));
+        Explanation { verdict: "refuse", service, refusal: Some(refusal.label()), steps }
+    };
+    let Some(at_service) = router.service(at, number.as_bytes()) else {
+        return Some(refuse(Refusal::UnknownService, None, steps));
+    };
+    let service = &config.services[at_service];
+    let service_view = &view.services[usize::from(router.service_id(at_service).0)];
+    let name = Some(service.name.to_string());
+    steps.push(match service.limit {
+        Some(limit) => {
+            format!("service {} has number {number}: {} of {limit} calls in progress", service.name, service_view.calls)
+        }
+        None => {
+            format!("service {} has number {number}: {} calls in progress, no limit", service.name, service_view.calls)
+        }
+    });
+    if let Some(pool) = router.pool_id(at_service) {
+        let pool = &view.pools[usize::from(pool.0)];
+        let kept = if pool.set_aside > 0 {
+            format!(", {} kept for services with a reserve", pool.set_aside)
+        } else {
+            String::new()
+        };
+        steps.push(format!("pool {}: {} of {} channels in use{kept}", pool.name, pool.in_use(), pool.capacity));
+    } else {
+        steps.push("the service takes no channel".into());
+    }
+    let ask = Ask { trunk: router.trunk_id(at), service: router.service_id(at_service), has: None, is_known: false };
+    let refusal = match gate.would_admit(ask) {
+        Ok(_) => {
+            let target = &config.targets[service.target];
+            let uris: Vec<&str> = target.uris.iter().map(|uri| &*uri.host_port).collect();
+            steps.push(format!("admitted: to target {} ({})", target.name, uris.join(", then ")));
+            steps.push(format!("if the target fails: {}", plan(router, at_service)));
+            return Some(Explanation { verdict: "admit", service: name, refusal: None, steps });
+        }
+        Err(refusal) => refusal,
+    };
+    if !refusal.takes_plan() {
+        return Some(refuse(refusal, name, steps));
+    }
+    steps.push(format!("no channel: {refusal}"));
+    steps.push(format!("overflow plan: {}", plan(router, at_service)));
+    Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps })
+}
+
+fn plan(router: &Router, service: usize) -> String {
+    let service = &router.config.services[service];
+    let mut words: Vec<String> = service
+        .overflow
+        .iter()
+        .map(|step| match step {
+            Step::Route { target, user } => {
+                let target = &router.config.targets[*target];
+                match user {
+                    Some(user) => format!("route to {} as {user}", target.name),
+                    None => format!("route to {}", target.name),
+                }
+            }
+            Step::Redirect { lines } => format!("redirect (302, {})", lines.trim_end().replace("\r\n", ", ")),
+            Step::Reject { status, lines } => format!("reject {status} ({})", lines.trim_end().replace("\r\n", ", ")),
+        })
+        .collect();
+    if service.overflow_is_default {
+        words.push("(the default)".into());
+    }
+    words.join(", then ").replace(", then (", " (")
+}

@@ -1,0 +1,313 @@
+//! Where a request belongs: its trunk, its service, whether a host is ours, which listener sends.
+//!
+//! A [`Router`] is a [`Config`] made ready for look-ups, with the places the gate gave its pools, services and trunks.
+//! It is immutable; a reload makes a new one, and a call keeps the one it began with.
+
+pub mod explain;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+pub use explain::{Explanation, explain};
+
+use crate::config::{Config, Pattern};
+use crate::outbox::ListenerId;
+use crate::pool::{Gate, PoolId, ServiceId, TrunkId};
+use crate::sip::{Host, Scheme, Uri};
+
+/// A configuration made ready for look-ups.
+pub struct Router {
+    /// The configuration.
+    pub config: Arc<Config>,
+    trunk_ids: Vec<TrunkId>,
+    service_ids: Vec<ServiceId>,
+    pool_ids: Vec<Option<PoolId>>,
+    exact: HashMap<Box<[u8]>, Vec<u16>, foldhash::fast::RandomState>,
+    prefixes: HashMap<Box<[u8]>, Vec<u16>, foldhash::fast::RandomState>,
+    /// Lengths of prefixes in use, longest first.
+    prefix_lengths: Vec<usize>,
+    lines: Vec<ListenerLines>,
+    /// Host and port of every listener, bound and advertised.
+    own: Vec<(OwnHost, u16)>,
+}
+
+enum OwnHost {
+    Ip(IpAddr),
+    Name(Box<[u8]>),
+}
+
+impl OwnHost {
+    fn as_host(&self) -> Host<'_> {
+        match self {
+            Self::Ip(ip) => Host::Ip(*ip),
+            Self::Name(name) => Host::Name(name),
+        }
+    }
+}
+
+/// What the messages sent by a listener say of it.
+pub struct ListenerLines {
+    /// `Via: SIP/2.0/UDP host:port;branch=`
+    pub via: Box<[u8]>,
+    /// `Record-Route: <sip:host:port;lr`
+    pub record_route: Box<[u8]>,
+    /// `host:port` or `host`
+    pub advertise: Box<[u8]>,
+}
+
+impl Router {
+    /// Makes `config` ready; `gate` must have been configured with it.
+    pub fn new(config: Arc<Config>, gate: &Gate) -> Self {
+        let (mut exact, mut prefixes) = (HashMap::default(), HashMap::default());
+        let mut prefix_lengths = Vec::new();
+        for (at, service) in config.services.iter().enumerate() {
+            for pattern in &service.numbers {
+                let (map, number): (&mut HashMap<Box<[u8]>, Vec<u16>, _>, _) = match pattern {
+                    Pattern::Exact(number) => (&mut exact, number),
+                    Pattern::Prefix(number) => {
+                        prefix_lengths.push(number.len());
+                        (&mut prefixes, number)
+                    }
+                };
+                map.entry(number.as_bytes().into()).or_default().push(at as u16);
+            }
+        }
+        prefix_lengths.sort_unstable_by(|one, two| two.cmp(one));
+        prefix_lengths.dedup();
+        let placed = "the gate was configured with this configuration";
+        Self {
+            trunk_ids: config.trunks.iter().map(|trunk| gate.trunk(&trunk.name).expect(placed)).collect(),
+            service_ids: config.services.iter().map(|service| gate.service(&service.name).expect(placed)).collect(),
+            pool_ids: config
+                .services
+                .iter()
+                .map(|service| service.pool.as_ref().map(|pool| gate.pool(pool).expect(placed)))
+                .collect(),
+            exact,
+            prefixes,
+            prefix_lengths,
+            lines: config
+                .listen
+                .iter()
+                .map(|listen| ListenerLines {
+                    via: format!("Via: SIP/2.0/UDP {};branch=", listen.advertise).into_bytes().into(),
+                    record_route: format!("Record-Route: <sip:{};lr", listen.advertise).into_bytes().into(),
+                    advertise: listen.advertise.as_bytes().into(),
+                })
+                .collect(),
+            own: config
+                .listen
+                .iter()
+                .flat_map(|listen| {
+                    let advertised = format!("sip:{}", listen.advertise);
+                    let advertised = Uri::parse(advertised.as_bytes()).and_then(|uri| {
+                        let host = match uri.host()? {
+                            Host::Ip(ip) => OwnHost::Ip(ip),
+                            Host::Name(name) => OwnHost::Name(name.into()),
+                        };
+                        Some((host, uri.port.unwrap_or(5060)))
+                    });
+                    let bound = (OwnHost::Ip(listen.address.ip()), listen.address.port());
+                    [Some(bound), advertised].into_iter().flatten()
+                })
+                .collect(),
+            config,
+        }
+    }
+
+    /// What messages sent by a listener say of it.
+    pub fn lines(&self, listener: ListenerId) -> &ListenerLines {
+        &self.lines[usize::from(listener)]
+    }
+
+    /// The trunk a source address belongs to: the smallest block that holds it.
+    pub fn trunk(&self, source: IpAddr) -> Option<usize> {
+        let blocks = self.config.trunks.iter().enumerate().flat_map(|(at, trunk)| {
+            trunk.from.iter().filter(|block| block.contains(source)).map(move |block| (block.bits, at))
+        });
+        blocks.max_by_key(|(bits, _)| *bits).map(|(_, at)| at)
+    }
+
+    /// Whether a target has this address.
+    pub fn is_target(&self, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        self.config.targets.iter().any(|target| target.uris.iter().any(|uri| uri.address.ip() == source))
+    }
+
+    /// The place of a trunk in the gate.
+    pub fn trunk_id(&self, trunk: usize) -> TrunkId {
+        self.trunk_ids[trunk]
+    }
+
+    /// The place of a service in the gate.
+    pub fn service_id(&self, service: usize) -> ServiceId {
+        self.service_ids[service]
+    }
+
+    /// The place in the gate of a service's pool.
+    pub fn pool_id(&self, service: usize) -> Option<PoolId> {
+        self.pool_ids[service]
+    }
+
+    /// The service a number calls over a trunk: an exact number before a prefix, a longer prefix before a shorter, and
+    /// of two that are equal the one that names the trunk.
+    pub fn service(&self, trunk: usize, number: &[u8]) -> Option<usize> {
+        let among = |services: &Vec<u16>| {
+            let open = |at: &u16| {
+                let trunks = &self.config.services[usize::from(*at)].trunks;
+                trunks.is_empty() || trunks.contains(&trunk)
+            };
+            let named = |at: &&u16| !self.config.services[usize::from(**at)].trunks.is_empty();
+            let open: Vec<u16> = services.iter().copied().filter(open).collect();
+            open.iter().find(named).or_else(|| open.first()).map(|at| usize::from(*at))
+        };
+        if let Some(found) = self.exact.get(number).and_then(among) {
+            return Some(found);
+        }
+        self.prefix_lengths
+            .iter()
+            .filter_map(|length| number.get(..*length))
+            .find_map(|prefix| self.prefixes.get(prefix).and_then(among))
+    }
+
+    /// Whether a URI names one of our listeners.
+    pub fn is_self(&self, uri: &Uri<'_>) -> bool {
+        let Some(host) = uri.host() else { return false };
+        let port = uri.port.unwrap_or(5060);
+        self.own.iter().any(|(own, own_port)| port == *own_port && host.is(&own.as_host()))
+    }
+
+    /// Whether we answer for a URI's host: a listener of ours, a configured domain, or a telephone number.
+    pub fn is_ours(&self, uri: &Uri<'_>) -> bool {
+        uri.scheme == Scheme::Tel || self.is_self(uri) || {
+            let host = uri.host_text();
+            self.config.domains.iter().any(|domain| &**domain == "*" || domain.as_bytes().eq_ignore_ascii_case(host))
+        }
+    }
+
+    /// The listener that sends to `destination` what came in by `listener`: the same one when it can, else the first
+    /// of the destination's address family.
+    pub fn listener_for(&self, listener: ListenerId, destination: SocketAddr) -> Option<ListenerId> {
+        let can = |at: usize| {
+            self.config.listen.get(at).is_some_and(|listen| listen.address.is_ipv4() == destination.is_ipv4())
+        };
+        if can(usize::from(listener)) {
+            return Some(listener);
+        }
+        (0..self.config.listen.len()).find(|at| can(*at)).map(|at| at as ListenerId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router() -> Router {
+        let text = r#"
+[node]
+domains = ["Example.COM"]
+[[listen]]
+uri = "udp:192.0.2.10:5060"
+advertise = "gate.example.net"
+[[listen]]
+uri = "udp:[2001:db8::1]:5070"
+[[trunk]]
+name = "wide"
+from = ["198.51.0.0/16"]
+[[trunk]]
+name = "narrow"
+from = ["198.51.100.0/24"]
+[[target]]
+name = "pbx"
+uri = ["sip:10.0.0.10"]
+[[pool]]
+name = "p"
+channels = 1
+[[service]]
+name = "exact"
+kind = "ivr"
+numbers = ["100"]
+pool = "p"
+target = "pbx"
+[[service]]
+name = "narrow-only"
+kind = "ivr"
+numbers = ["100"]
+trunks = ["narrow"]
+pool = "p"
+target = "pbx"
+[[service]]
+name = "prefix"
+kind = "ivr"
+numbers = ["1*", "+44*"]
+pool = "p"
+target = "pbx"
+[[service]]
+name = "long"
+kind = "ivr"
+numbers = ["+4420*"]
+pool = "p"
+target = "pbx"
+[[service]]
+name = "rest"
+kind = "route"
+numbers = ["*"]
+trunks = ["wide"]
+target = "pbx"
+"#;
+        let config = Config::parse(text).expect("valid");
+        let gate = Gate::new(&config.settings());
+        Router::new(Arc::new(config), &gate)
+    }
+
+    #[test]
+    fn the_most_specific_number_wins() {
+        let router = router();
+        let name =
+            |trunk, number: &str| router.service(trunk, number.as_bytes()).map(|at| &*router.config.services[at].name);
+        assert_eq!(name(0, "100"), Some("exact"));
+        assert_eq!(name(1, "100"), Some("narrow-only"));
+        assert_eq!(name(0, "101"), Some("prefix"));
+        assert_eq!(name(0, "+442079"), Some("long"));
+        assert_eq!(name(0, "+4919"), Some("rest"));
+        assert_eq!(name(0, ""), Some("rest"));
+        assert_eq!(name(1, "+4919"), None);
+    }
+
+    #[test]
+    fn the_smallest_block_names_the_trunk() {
+        let router = router();
+        let name = |ip: &str| router.trunk(ip.parse().expect("an address")).map(|at| &*router.config.trunks[at].name);
+        assert_eq!(
+            (name("198.51.100.1"), name("198.51.7.1"), name("203.0.113.1")),
+            (Some("narrow"), Some("wide"), None)
+        );
+    }
+
+    #[test]
+    fn our_hosts_are_ours_and_no_others() {
+        let router = router();
+        let is = |uri: &str| {
+            let uri = Uri::parse(uri.as_bytes()).expect("valid");
+            (router.is_self(&uri), router.is_ours(&uri))
+        };
+        for uri in ["sip:192.0.2.10", "sip:100@192.0.2.10:5060;x", "sip:GATE.example.net", "sip:[2001:DB8::1]:5070"] {
+            assert_eq!(is(uri), (true, true), "{uri}");
+        }
+        assert_eq!(is("sip:a@example.com:5080"), (false, true));
+        assert_eq!(is("tel:+4420"), (false, true));
+        for uri in ["sip:192.0.2.10:5061", "sip:[2001:db8::1]", "sip:192.0.2.11", "sip:a@evil.example"] {
+            assert_eq!(is(uri), (false, false), "{uri}");
+        }
+    }
+
+    #[test]
+    fn answers_leave_by_the_destinations_family() {
+        let router = router();
+        let listener = |from, to: &str| router.listener_for(from, to.parse().expect("an address"));
+        assert_eq!(listener(0, "10.0.0.10:5060"), Some(0));
+        assert_eq!(listener(1, "10.0.0.10:5060"), Some(0));
+        assert_eq!(listener(1, "[2001:db8::9]:5060"), Some(1));
+    }
+}
