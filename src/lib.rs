@@ -42,6 +42,7 @@ pub mod config;
 pub mod metrics;
 pub mod outbox;
 pub mod pool;
+pub mod proxy;
 pub mod route;
 pub mod sip;
 pub mod store;

@@ -1,0 +1,150 @@
+//! One call: what it holds, its dialogs, and when it is over.
+//!
+//! A call is a Call-ID and the caller's tag, whatever its forks, copies and attempts (I3). It ends in one place,
+//! [`super::Proxy::end_call`], which gives back everything it holds.
+
+use std::net::SocketAddr;
+
+use crate::outbox::ListenerId;
+use crate::pool::{Channel, PoolId, SlotId};
+use crate::store::Timer;
+use crate::time::Instant;
+use crate::transaction::key::Fingerprint;
+
+/// Dialogs of one call: forks that answered. One more is not followed.
+const DIALOGS_MAX: usize = 16;
+
+/// A dialog of a call, by the callee's tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Dialog {
+    tag: u32,
+    ended: bool,
+}
+
+/// The dialogs of a call; nearly always one, so the first needs no allocation.
+#[derive(Default, Debug)]
+pub(super) struct Dialogs {
+    first: Option<Dialog>,
+    others: Vec<Dialog>,
+}
+
+impl Dialogs {
+    fn all(&mut self) -> impl Iterator<Item = &mut Dialog> {
+        self.first.iter_mut().chain(self.others.iter_mut())
+    }
+
+    fn remember(&mut self, dialog: Dialog) {
+        if self.first.is_none() {
+            self.first = Some(dialog);
+        } else if self.others.len() + 1 < DIALOGS_MAX {
+            self.others.push(dialog);
+        }
+    }
+
+    /// A 2xx came from the callee with this tag. One whose BYE was answered before is not up again.
+    pub(super) fn confirm(&mut self, tag: u32) {
+        if !self.all().any(|dialog| dialog.tag == tag) {
+            self.remember(Dialog { tag, ended: false });
+        }
+    }
+
+    /// The dialog is over. Says whether it was up.
+    pub(super) fn end(&mut self, tag: u32) -> bool {
+        let found =
+            self.all().find(|dialog| dialog.tag == tag).map(|dialog| !std::mem::replace(&mut dialog.ended, true));
+        if found.is_none() {
+            // A BYE in an early dialog may overtake the 2xx it crosses (RFC 5407 §3.1.2).
+            self.remember(Dialog { tag, ended: true });
+        }
+        found.unwrap_or(false)
+    }
+
+    /// Whether any dialog is up.
+    pub(super) fn is_up(&self) -> bool {
+        self.first.iter().chain(self.others.iter()).any(|dialog| !dialog.ended)
+    }
+
+    /// Whether the tag is that of a dialog known here.
+    pub(super) fn knows(&self, tag: u32) -> bool {
+        self.first.iter().chain(self.others.iter()).any(|dialog| dialog.tag == tag)
+    }
+
+    /// Whether no dialog was ever confirmed or ended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
+/// One call in progress.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// The Call-ID.
+    pub(super) id: Fingerprint,
+    /// The caller's tag.
+    pub(super) from_tag: u32,
+    /// CSeq number of the INVITE that began it.
+    pub(super) cseq: u32,
+    /// INVITE transactions that have no final answer yet.
+    pub(super) pending: u16,
+    /// What it holds; more than one for a spiral through several pools.
+    pub(super) channel: Option<Channel>,
+    pub(super) more: Vec<Channel>,
+    /// Its entry in the table of calls.
+    pub(super) slot: SlotId,
+    /// The dialogs of the answer.
+    pub(super) dialogs: Dialogs,
+    /// Whether an ACK for a 2xx came.
+    pub(super) acked: bool,
+    /// The timer that ends it: no ACK, or the longest call.
+    pub(super) timer: Timer,
+    /// When the INVITE came.
+    pub(super) since: Instant,
+    /// The longest it may take, in seconds.
+    pub(super) longest_s: u32,
+    /// Where the caller is, and which listener faces it.
+    pub(super) caller: (SocketAddr, ListenerId),
+    /// Where the callee is, and which listener faces it.
+    pub(super) callee: (SocketAddr, ListenerId),
+}
+
+impl Call {
+    /// Whether it holds a channel of `pool`.
+    pub(super) fn holds(&self, pool: PoolId) -> bool {
+        self.channel.iter().chain(self.more.iter()).any(|channel| channel.pool() == Some(pool))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dialog_ends_once_and_stays_ended() {
+        let mut dialogs = Dialogs::default();
+        dialogs.confirm(1);
+        dialogs.confirm(2);
+        assert!(dialogs.end(1));
+        assert!(!dialogs.end(1));
+        dialogs.confirm(1);
+        assert!(dialogs.is_up());
+        assert!(dialogs.end(2));
+        assert!(!dialogs.is_up());
+    }
+
+    #[test]
+    fn a_bye_that_overtakes_its_2xx_ends_the_dialog() {
+        let mut dialogs = Dialogs::default();
+        assert!(!dialogs.end(7));
+        dialogs.confirm(7);
+        assert!(!dialogs.is_up());
+    }
+
+    #[test]
+    fn forks_beyond_the_bound_are_not_followed() {
+        let mut dialogs = Dialogs::default();
+        for tag in 1..=100 {
+            dialogs.confirm(tag);
+        }
+        assert_eq!(dialogs.others.len() + 1, DIALOGS_MAX);
+    }
+}

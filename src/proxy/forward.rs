@@ -1,0 +1,219 @@
+//! RFC 3261 §16.6: the copy of a request that goes on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::{Attempt, Cancel, Proxy, env};
+use crate::outbox::ListenerId;
+use crate::route::Router;
+use crate::sip::edit::Edit;
+use crate::sip::message::Essentials;
+use crate::sip::{HeaderName, Message, Span, Text};
+use crate::store::Key;
+use crate::transaction::key::{Branch, Cookie, Secret};
+
+/// Route values of ours at the top of one request: two when it changes listeners.
+pub(super) const OWN_ROUTES_MAX: usize = 3;
+
+/// Where a request goes and what changes in it, besides Via and Max-Forwards.
+#[derive(Clone, Default)]
+pub(super) struct Changes<'a> {
+    /// The new Request-URI.
+    pub(super) request_uri: Option<&'a [u8]>,
+    /// Leading Route values to leave out.
+    pub(super) routes_popped: usize,
+    /// Whether the last Route value is left out: it became the Request-URI (§16.4).
+    pub(super) last_route_popped: bool,
+    /// Whether we stay on the dialog's route, and the call it belongs to.
+    pub(super) record_route: Option<Option<Cookie>>,
+    /// Whole lines to add at the top.
+    pub(super) lines: &'a [u8],
+    /// History-Info lines, which come behind those the request has (RFC 7044 §10.1).
+    pub(super) history: &'a [u8],
+    /// A Route line to add at the end of the route set: the former Request-URI, for a strict router (§16.6 step 6).
+    pub(super) route_appended: &'a [u8],
+}
+
+/// Longest header lines we add to a request, in octets: two Record-Route, a Via and Max-Forwards.
+const OWN_LINES: usize = 1024;
+
+/// Writes the copy.
+#[expect(clippy::too_many_arguments, reason = "the parts of one message, each from another owner")]
+pub(super) fn write(
+    out: &mut BytesMut,
+    router: &Router,
+    message: &Message,
+    found: &Essentials<'_>,
+    source: SocketAddr,
+    (listener_in, listener_out): (ListenerId, ListenerId),
+    branch: &[u8],
+    changes: &Changes<'_>,
+) {
+    let mut lines = Text::<OWN_LINES>::default();
+    lines.push_bytes(&router.lines(listener_out).via);
+    lines.push_bytes(branch);
+    lines.push_bytes(b"\r\n");
+    if let Some(cookie) = &changes.record_route {
+        // RFC 5658 §5: a proxy that changes interfaces records both, the one that faces the callee on top.
+        let both = [listener_out, listener_in];
+        for listener in if listener_in == listener_out { &both[..1] } else { &both[..] } {
+            lines.push_bytes(&router.lines(*listener).record_route);
+            if let Some(cookie) = cookie {
+                lines.push_bytes(b";sw=");
+                lines.push_bytes(cookie.as_bytes());
+            }
+            lines.push_bytes(b">\r\n");
+        }
+    }
+    let mut max_forwards = Text::<4>::default();
+    match found.max_forwards {
+        Some(hops) => max_forwards.push(format_args!("{}", hops.saturating_sub(1))),
+        None => lines.push_bytes(b"Max-Forwards: 70\r\n"),
+    }
+    let stamp = found.via.stamp(source);
+    let mut fits = true;
+    let mut edit = Edit::new(message);
+    if let (Some(uri), crate::sip::StartLine::Request { uri: place, .. }) = (changes.request_uri, message.start_line())
+    {
+        fits &= edit.replace(place.range(), uri);
+    }
+    fits &= edit.insert(message.headers_start(), lines.as_bytes());
+    if !changes.lines.is_empty() {
+        fits &= edit.insert(message.headers_start(), changes.lines);
+    }
+    if !changes.history.is_empty() {
+        let behind =
+            message.all(HeaderName::HistoryInfo).last().map_or(message.headers_start(), |header| header.line.end());
+        fits &= edit.insert(behind, changes.history);
+    }
+    if let Some(via) = message.header(HeaderName::Via) {
+        for (range, text) in stamp.splices() {
+            fits &= edit.replace(via.value.start() + range.start..via.value.start() + range.end, text);
+        }
+    }
+    if let (Some(header), Some(_)) = (message.header(HeaderName::MaxForwards), found.max_forwards) {
+        fits &= edit.replace(header.value.range(), max_forwards.as_bytes());
+    }
+    fits &= remove_routes(&mut edit, message, changes);
+    debug_assert!(fits, "no change needs more splices than there are");
+    edit.write(out);
+}
+
+/// Leaves the popped Route values out: whole lines where nothing is left in them, else the value and its comma.
+fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message, changes: &Changes<'a>) -> bool {
+    let mut fits = true;
+    let (mut first, mut last_line) = (changes.routes_popped, None);
+    for header in message.all(HeaderName::Route) {
+        let value = message.slice(header.value);
+        let (mut at, mut popped_to) = (0, 0);
+        while first > 0 && at < value.len() {
+            at = crate::sip::list_end(value, at) + 1;
+            popped_to = at.min(value.len());
+            first -= 1;
+        }
+        if popped_to == value.len() {
+            fits &= edit.remove(header.line.range());
+        } else if popped_to > 0 {
+            fits &= edit.remove(header.value.start()..header.value.start() + popped_to);
+        }
+        if popped_to < value.len() {
+            last_line = Some((header, popped_to));
+        }
+    }
+    let Some((header, kept_from)) = last_line else {
+        if !changes.route_appended.is_empty() {
+            fits &= edit.insert(message.headers_start(), changes.route_appended);
+        }
+        return fits;
+    };
+    if changes.last_route_popped {
+        let value = message.slice(header.value);
+        let (mut start, mut comma) = (kept_from, None);
+        loop {
+            let end = crate::sip::list_end(value, start);
+            if end >= value.len() {
+                break;
+            }
+            (comma, start) = (Some(end), end + 1);
+        }
+        fits &= match comma {
+            Some(comma) => edit.remove(header.value.start() + comma..header.value.end()),
+            // A value popped from the front of the same line has a splice of its own.
+            None if kept_from > 0 => edit.remove(header.value.start() + kept_from..header.value.end()),
+            None => edit.remove(header.line.range()),
+        };
+    }
+    if !changes.route_appended.is_empty() {
+        fits &= edit.insert(header.line.end(), changes.route_appended);
+    }
+    fits
+}
+
+/// The values of Route, up to a bound; a request with more goes by the first ones all the same.
+pub(super) fn route_values(message: &Message) -> impl Iterator<Item = Span> + '_ {
+    message.list(HeaderName::Route)
+}
+
+/// What an answer must repeat of the request.
+pub(super) fn identity(secret: &Secret, found: &Essentials<'_>, method: &[u8]) -> u64 {
+    secret.hash(&(8u8, found.call_id, found.cseq.number, method, found.from_tag))
+}
+
+impl Proxy {
+    /// Opens a client transaction for a request and sends the copy. `silence` is how long to wait for a first answer.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one message, each from another owner")]
+    pub(super) fn send_attempt(
+        &mut self,
+        now: crate::time::Instant,
+        router: &Router,
+        message: &Message,
+        found: &Essentials<'_>,
+        server: Key,
+        destination: SocketAddr,
+        listener_out: ListenerId,
+        silence: Option<Duration>,
+        changes: &Changes<'_>,
+    ) {
+        let Some(transaction) = self.transactions.server(server) else { return };
+        let (source, listener_in) = (transaction.source, transaction.listener);
+        let is_invite = transaction.context.method == crate::sip::Method::Invite;
+        let attempt = Attempt {
+            server,
+            identity: identity(&self.secret, found, found.cseq.method),
+            provisional: false,
+            cancel: Cancel::No,
+            cancels: Key::NONE,
+        };
+        let client = self.transactions.open_client(is_invite, destination, listener_out, attempt);
+        if let Some(transaction) = self.transactions.server_mut(server) {
+            transaction.context.client = client;
+        }
+        let branch = Branch { client, loop_hash: self.secret.loop_hash(message, found) }.write(&self.secret);
+        self.transactions.start_client(env!(self, now), client, silence, |out| {
+            write(out, router, message, found, source, (listener_in, listener_out), &branch, changes);
+        });
+    }
+
+    /// Sends a 2xx's ACK on: it belongs to no transaction (§16.11, §17.1.1.3).
+    #[expect(clippy::too_many_arguments, reason = "the parts of one message, each from another owner")]
+    pub(super) fn send_ack(
+        &mut self,
+        router: &Router,
+        message: &Message,
+        found: &Essentials<'_>,
+        source: SocketAddr,
+        listener_in: ListenerId,
+        destination: SocketAddr,
+        listener_out: ListenerId,
+        changes: &Changes<'_>,
+    ) {
+        let hash = self.secret.hash(&(9u8, found.via.branch(), found.call_id, found.to_tag));
+        let nobody = Key { index: (hash >> 32) as u32, generation: 0 };
+        let branch = Branch { client: nobody, loop_hash: hash as u32 }.write(&self.secret);
+        self.outbox.send(listener_out, destination, Key::NONE, |out| {
+            write(out, router, message, found, source, (listener_in, listener_out), &branch, changes);
+        });
+    }
+}

@@ -1,0 +1,41 @@
+//! What goes into the core and what comes out of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::alert::Event;
+use crate::config::Config;
+use crate::outbox::{ListenerId, Transmit};
+use crate::store::Key;
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A datagram came.
+    Datagram {
+        /// By which listener.
+        listener: ListenerId,
+        /// From where.
+        source: SocketAddr,
+        /// The datagram.
+        payload: Bytes,
+    },
+    /// A datagram of this client transaction could not be sent.
+    SendFailed {
+        /// [`Transmit::client`].
+        client: Key,
+    },
+    /// The operator changed the configuration.
+    Reload(Arc<Config>),
+}
+
+/// Something is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a datagram.
+    Transmit(Transmit),
+    /// Tell the operators.
+    Event(Event),
+}

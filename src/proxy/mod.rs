@@ -1,0 +1,419 @@
+//! The proxy: the only core type the shell drives.
+//!
+//! ```text
+//! handle(now, Input) … handle_timeout(now) … poll_output() until None … poll_timeout() → sleep
+//! ```
+//!
+//! Any number of inputs may go in before outputs are taken. Nothing waits in here, nothing reads a clock, and the same
+//! secret, times and bytes give the same outputs.
+
+mod call;
+mod forward;
+mod io;
+mod request;
+mod response;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use io::{Input, Output};
+
+use crate::alert::Event;
+use crate::config::Config;
+use crate::metrics::{Counters, Direction, Drop, EndReason};
+use crate::outbox::{ListenerId, Outbox};
+use crate::pool::{Gate, PoolId, Refusal, ServiceId, Slots};
+use crate::route::Router;
+use crate::sip::{Fault, Message, Method};
+use crate::store::{Index, Key, Slab, Wheel};
+use crate::time::Instant;
+use crate::transaction::key::{Fingerprint, Secret};
+use crate::transaction::timer::{Lengths, Timer};
+use crate::transaction::{self, Due, Outcome, Transactions};
+use call::Call;
+
+/// What a request means to us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// An INVITE that opens a call.
+    Opening,
+    /// A request within a dialog, from the caller or from the callee.
+    InDialog { from_caller: bool },
+    /// Any other request.
+    Other,
+}
+
+/// What the proxy keeps with a server transaction: RFC 3261 §16.2's response context.
+struct Context {
+    role: Role,
+    method: Method,
+    /// The call it belongs to.
+    call: Key,
+    /// The other side's tag of an in-dialog request, which names the dialog.
+    dialog: u32,
+    /// The attempt in progress, or the last one.
+    client: Key,
+    /// Set for requests that may be tried elsewhere.
+    plan: Option<Box<Plan>>,
+    cancelled: bool,
+    /// Whether the call's count of pending INVITEs no longer includes this one.
+    is_settled: bool,
+}
+
+/// Where an opening INVITE can go next. Attempts come one after another.
+struct Plan {
+    router: Arc<Router>,
+    service: usize,
+    /// The target being tried, and which of its URIs comes next.
+    target: usize,
+    next_uri: usize,
+    /// The overflow step that comes next.
+    next_step: usize,
+    /// Why the overflow plan was taken.
+    refusal: Option<Refusal>,
+    /// The user part the plan gave the Request-URI.
+    user: Option<Box<str>>,
+    /// The pool whose channel this attempt uses and must give back when it goes elsewhere.
+    owns: Option<PoolId>,
+    /// The best answer so far (§16.7 step 6).
+    best: Option<(u16, Bytes)>,
+}
+
+/// What the proxy keeps with a client transaction.
+struct Attempt {
+    server: Key,
+    /// Keyed hash of Call-ID, CSeq and From tag: what an answer must repeat.
+    identity: u64,
+    provisional: bool,
+    cancel: Cancel,
+    /// The INVITE's client transaction when this is its CANCEL.
+    cancels: Key,
+}
+
+/// Whether an attempt was cancelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cancel {
+    No,
+    /// As soon as a provisional answer allows it (§9.1).
+    Wanted,
+    /// The CANCEL's client transaction.
+    Sent(Key),
+}
+
+/// The core of one shard.
+pub struct Proxy {
+    router: Arc<Router>,
+    gate: Arc<Gate>,
+    slots: Arc<Slots>,
+    secret: Secret,
+    transactions: Transactions<Context, Attempt>,
+    calls: Slab<Call>,
+    /// Calls by Call-ID.
+    by_call_id: Index,
+    wheel: Wheel<Due>,
+    outbox: Outbox,
+    lengths: Lengths,
+    events: Vec<Event>,
+    /// A Request-URI in the making; kept so that its memory is.
+    scratch: Vec<u8>,
+    counters: Counters,
+}
+
+/// How full the tables of a shard are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Load {
+    /// Server transactions.
+    pub servers: usize,
+    /// Client transactions.
+    pub clients: usize,
+    /// Calls.
+    pub calls: usize,
+    /// Timers.
+    pub timers: usize,
+}
+
+macro_rules! env {
+    ($proxy:expr, $now:expr) => {
+        &mut $crate::transaction::Env {
+            now: $now,
+            wheel: &mut $proxy.wheel,
+            outbox: &mut $proxy.outbox,
+            lengths: &$proxy.lengths,
+        }
+    };
+}
+use env;
+
+impl Proxy {
+    /// A proxy with nothing in progress. `secret` must be random; it signs branches and cookies.
+    pub fn new(config: Arc<Config>, gate: Arc<Gate>, slots: Arc<Slots>, secret: [u8; 16]) -> Self {
+        let router = Arc::new(Router::new(config, &gate));
+        Self {
+            transactions: Transactions::new(router.config.limits.transactions as usize),
+            lengths: router.config.timers,
+            router,
+            gate,
+            slots,
+            secret: Secret::new(secret),
+            calls: Slab::default(),
+            by_call_id: Index::default(),
+            wheel: Wheel::default(),
+            outbox: Outbox::default(),
+            events: Vec::new(),
+            scratch: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Datagram { listener, source, payload } => self.datagram(now, listener, source, payload),
+            Input::SendFailed { client } => {
+                self.counters.drop(Drop::SendFailed);
+                self.client_event(now, client, transaction::Event::SendFailed);
+            }
+            Input::Reload(config) => self.reload(now, config),
+        }
+    }
+
+    fn datagram(&mut self, now: Instant, listener: ListenerId, source: std::net::SocketAddr, payload: Bytes) {
+        // RFC 5626 §3.5.1 keep-alives, and what NAT boxes send to keep a binding.
+        if payload.len() <= 4 && payload.iter().all(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
+            self.counters.drop(Drop::KeepAlive);
+            return;
+        }
+        match Message::parse(payload) {
+            Err(fault) => self.counters.drop(Drop::Fault(fault)),
+            Ok(message) => match message.status() {
+                Some(status) => {
+                    self.counters.response(Direction::In, status);
+                    self.response(now, &message, status);
+                }
+                None => {
+                    self.counters.request(Direction::In, message.method());
+                    self.request(now, listener, source, &message);
+                }
+            },
+        }
+    }
+
+    fn reload(&mut self, now: Instant, config: Arc<Config>) {
+        self.gate.configure(&config.settings(), now, &mut self.events);
+        self.transactions.set_max(config.limits.transactions as usize);
+        self.lengths = config.timers;
+        self.router = Arc::new(Router::new(config, &self.gate));
+    }
+
+    /// Fires every timer that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(due) = self.wheel.pop_due(now) {
+            match due {
+                Due::Server(key, timer) => {
+                    let env = env!(self, now);
+                    self.transactions.server_event(env, key, transaction::Event::Fired(timer), |_| {});
+                }
+                Due::Client(key, Timer::C) => self.timer_c(now, key),
+                Due::Client(key, timer) => self.client_event(now, key, transaction::Event::Fired(timer)),
+                Due::Call(key) => self.call_timer(now, key),
+            }
+        }
+    }
+
+    /// The next thing to do; `None` when all is done.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(transmit) = self.outbox.pop() {
+            match transmit.payload.strip_prefix(b"SIP/2.0 ") {
+                Some(rest) => {
+                    let status = rest.iter().take(3).fold(0u16, |status, digit| status * 10 + u16::from(digit & 15));
+                    self.counters.response(Direction::Out, status);
+                }
+                None => {
+                    let end = memchr::memchr(b' ', &transmit.payload).unwrap_or(0);
+                    self.counters.request(Direction::Out, Method::parse(&transmit.payload[..end]));
+                }
+            }
+            return Some(Output::Transmit(transmit));
+        }
+        if self.events.is_empty() {
+            return None;
+        }
+        let event = self.events.remove(0);
+        self.counters.event(event.kind);
+        Some(Output::Event(event))
+    }
+
+    /// When [`Proxy::handle_timeout`] is due; `None` when nothing runs.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next_at()
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The counters with the answer delays since the last time, which are taken out.
+    pub fn take_counters(&mut self) -> Counters {
+        let copy = self.counters.clone();
+        self.counters.answer_delays_us.clear();
+        copy
+    }
+
+    /// How full the tables are.
+    pub fn load(&self) -> Load {
+        let (servers, clients) = self.transactions.len();
+        Load { servers, clients, calls: self.calls.len(), timers: self.wheel.len() }
+    }
+
+    /// Whether nothing is in progress: no transaction, no call, no timer.
+    pub fn is_idle(&self) -> bool {
+        self.transactions.is_empty() && self.calls.is_empty() && self.by_call_id.is_empty() && self.wheel.is_empty()
+    }
+
+    /// The router in force.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    // --- calls ---------------------------------------------------------------------------------------------------
+
+    /// The call with this Call-ID that `is_it` accepts.
+    fn find_call(&self, id: Fingerprint, is_it: impl Fn(&Call) -> bool) -> Option<Key> {
+        self.by_call_id.find(id.hash, |key| self.calls.get(key).is_some_and(|call| call.id == id && is_it(call)))
+    }
+
+    /// The callee answered: the channel is held.
+    fn answered(&mut self, now: Instant, key: Key, tag: u32) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let first = call.dialogs.is_empty();
+        call.dialogs.confirm(tag);
+        for channel in call.channel.iter_mut().chain(call.more.iter_mut()) {
+            self.gate.confirm(channel);
+        }
+        if first && call.dialogs.is_up() {
+            self.counters.answered += 1;
+            self.counters.answer_delay(now - call.since);
+            self.slots.update(call.slot, |slot| slot.answered = true);
+            self.wheel.stop(call.timer);
+            call.timer = self.wheel.arm(now + self.router.config.ack_wait, Due::Call(key));
+        }
+    }
+
+    /// The ACK for a 2xx came: from now on only the longest call counts.
+    fn acked(&mut self, now: Instant, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if !call.acked && call.dialogs.is_up() {
+            call.acked = true;
+            self.wheel.stop(call.timer);
+            let end = (call.since + Duration::from_secs(u64::from(call.longest_s))).max(now);
+            call.timer = self.wheel.arm(end, Due::Call(key));
+        }
+    }
+
+    fn call_timer(&mut self, now: Instant, key: Key) {
+        let reason = match self.calls.get(key) {
+            Some(call) if call.acked => EndReason::LongestCall,
+            Some(_) => EndReason::AckMissing,
+            None => return,
+        };
+        self.end_call(now, key, reason);
+    }
+
+    /// A dialog of the call is over; the last one ends the call, unless an INVITE of it is still under way.
+    fn dialog_ended(&mut self, now: Instant, key: Key, tag: u32, reason: EndReason) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.dialogs.end(tag);
+        if call.pending == 0 && !call.dialogs.is_up() {
+            self.end_call(now, key, reason);
+        }
+    }
+
+    /// An INVITE of the call has its final answer, or never gets one.
+    fn settle(&mut self, now: Instant, server: Key) {
+        let Some(transaction) = self.transactions.server_mut(server) else { return };
+        let context = &mut transaction.context;
+        if context.role != Role::Opening || std::mem::replace(&mut context.is_settled, true) {
+            return;
+        }
+        context.plan = None;
+        let key = context.call;
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.pending -= 1;
+        if call.pending == 0 && !call.dialogs.is_up() {
+            let reason = if call.dialogs.is_empty() { EndReason::NotAnswered } else { EndReason::CallerBye };
+            self.end_call(now, key, reason);
+        }
+    }
+
+    /// The one place where a call ends: everything it holds is given back.
+    fn end_call(&mut self, now: Instant, key: Key, reason: EndReason) {
+        let Some(call) = self.calls.remove(key) else { return };
+        self.by_call_id.remove(call.id.hash, key);
+        self.wheel.stop(call.timer);
+        self.slots.remove(call.slot);
+        for channel in call.channel.into_iter().chain(call.more) {
+            self.gate.release(now, channel, &mut self.events);
+        }
+        self.counters.end(reason);
+    }
+
+    fn refuse_count(&mut self, refusal: Refusal) {
+        self.counters.refusal(refusal);
+    }
+
+    fn overflow_count(&mut self, service: ServiceId, step: &crate::config::Step) {
+        self.counters.overflow(service, step);
+    }
+
+    // --- client transactions ---------------------------------------------------------------------------------------
+
+    /// A timer or the transport, for a client transaction.
+    fn client_event(&mut self, now: Instant, key: Key, event: transaction::Event) {
+        let outcome = self.transactions.client_event(env!(self, now), key, event, None);
+        let closed = self.transactions.close_client(env!(self, now), key);
+        match (outcome, closed) {
+            (Outcome::Timeout, Some(attempt)) => self.attempt_failed(now, attempt, response::Failed::Silent),
+            (Outcome::Unreachable, Some(attempt)) => self.attempt_failed(now, attempt, response::Failed::Unreachable),
+            _ => {}
+        }
+    }
+
+    /// RFC 3261 §16.8: "If the client transaction has received a provisional response, the proxy MUST generate a CANCEL
+    /// request matching that transaction." When that brings no final answer either, the attempt is given up (§9.1).
+    fn timer_c(&mut self, now: Instant, key: Key) {
+        let Some(client) = self.transactions.client(key) else { return };
+        match client.context.cancel {
+            Cancel::No | Cancel::Wanted => self.send_cancel(now, key, b""),
+            Cancel::Sent(_) => {
+                if let Some(attempt) = self.transactions.give_up_client(env!(self, now), key) {
+                    self.attempt_failed(now, attempt, response::Failed::NoFinal);
+                }
+            }
+        }
+    }
+}
+
+impl std::ops::Drop for Proxy {
+    /// A shard that ends gives back what its calls hold: the gate may outlive it.
+    fn drop(&mut self) {
+        let keys: Vec<Key> = self.calls.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(call) = self.calls.remove(key) {
+                self.slots.remove(call.slot);
+                for channel in call.channel.into_iter().chain(call.more) {
+                    self.gate.release(Instant::ZERO, channel, &mut self.events);
+                }
+            }
+        }
+    }
+}
+
+/// A fault, as the reason of a drop.
+impl From<Fault> for Drop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}

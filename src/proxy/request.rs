@@ -1,0 +1,837 @@
+//! RFC 3261 §16.3 to §16.6 for requests: check, find the route, admit, forward.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::call::{Call, Dialogs};
+use super::forward::{Changes, OWN_ROUTES_MAX, route_values};
+use super::{Cancel, Context, Plan, Proxy, Role, env};
+use crate::config::{Step, UnknownSource};
+use crate::metrics::{Drop, EndReason};
+use crate::outbox::ListenerId;
+use crate::pool::{Ask, Channel, PoolId, Refusal, Slot};
+use crate::route::Router;
+use crate::sip::message::Essentials;
+use crate::sip::{Fault, HeaderName, Message, Method, NameAddr, Scheme, Span, Text, Uri, build, typed};
+use crate::store::{Key, Timer};
+use crate::time::Instant;
+use crate::transaction::key::{Branch, Cookie};
+use crate::transaction::{Event, Outcome};
+
+/// Where a request came from and by which listener.
+type Origin = (SocketAddr, ListenerId);
+
+/// A request past the door, with all that was found in it.
+struct Incoming<'a> {
+    message: &'a Message,
+    found: &'a Essentials<'a>,
+    method: Method,
+    origin: Origin,
+    uri: Uri<'a>,
+    path: Path,
+}
+
+/// What the Route values and the Request-URI say of the way (§16.4).
+#[derive(Default)]
+struct Path {
+    /// Leading values that are ours.
+    popped: usize,
+    /// The Request-URI was ours: a strict router put the real one at the end of the Route values.
+    strict: bool,
+    /// The real Request-URI then.
+    request_uri: Option<Span>,
+    /// The first value that is not ours.
+    next: Option<Span>,
+    /// The call our own value names.
+    call: Option<Key>,
+}
+
+/// Lines a refusal of ours adds: Warning (RFC 3261 §20.43), so that the other side's engineer can read why.
+type Lines = Text<256>;
+
+fn warning(why: impl std::fmt::Display) -> Lines {
+    let mut lines = Lines::default();
+    lines.push(format_args!("Warning: 399 sipweir \"{why}\"\r\n"));
+    lines
+}
+
+impl Proxy {
+    /// A request came.
+    pub(super) fn request(&mut self, now: Instant, listener: ListenerId, source: SocketAddr, message: &Message) {
+        let origin = (source, listener);
+        let found = match message.check() {
+            Ok(found) => found,
+            Err(fault) => return self.refuse_fault(message, origin, fault),
+        };
+        match message.method() {
+            Method::Ack => self.ack(now, message, &found, origin),
+            Method::Cancel => self.cancel(now, message, &found, origin),
+            method => {
+                let fingerprint = self.secret.transaction(message, &found, method);
+                if let Some(key) = self.transactions.find(fingerprint) {
+                    self.counters.retransmissions += 1;
+                    self.transactions.server_event(env!(self, now), key, Event::Request, |_| {});
+                    return;
+                }
+                self.new_request(now, message, &found, method, origin);
+            }
+        }
+    }
+
+    // --- answers without a transaction -------------------------------------------------------------------------------
+
+    fn refuse_fault(&mut self, message: &Message, origin: Origin, fault: Fault) {
+        self.counters.drop(fault.into());
+        self.reject(message, origin, fault.status(), warning(fault).as_bytes());
+    }
+
+    /// Answers and forgets (§8.2.7): a copy of the request gets the same answer again. An ACK is never answered; nor is
+    /// a stranger when the operator wants silence.
+    fn reject(&mut self, message: &Message, (source, listener): Origin, status: u16, lines: &[u8]) {
+        if message.method() == Method::Ack {
+            return;
+        }
+        let Some(reply_to) = message.reply_to(source) else { return };
+        if self.router.config.unknown_source == UnknownSource::Drop && !self.is_known(source) {
+            self.counters.drop(Drop::UnknownSource);
+            return;
+        }
+        let tag = self.local_tag(message);
+        self.outbox.send(listener, reply_to, Key::NONE, |out| {
+            build::response(out, message, source, status, tag.as_bytes(), lines);
+        });
+    }
+
+    fn is_known(&self, source: SocketAddr) -> bool {
+        self.router.trunk(source.ip()).is_some() || self.router.is_target(source.ip())
+    }
+
+    /// The To tag of our own answers: the same for every answer to one request, without remembering it.
+    fn local_tag(&self, message: &Message) -> Text<20> {
+        let branch = message.top_via().and_then(|via| via.branch().map(<[u8]>::to_vec));
+        let hash = self.secret.hash(&(10u8, message.value(HeaderName::CallId), branch));
+        let mut tag = Text::default();
+        tag.push(format_args!("sw{hash:016x}"));
+        tag
+    }
+
+    // --- new requests --------------------------------------------------------------------------------------------------
+
+    fn new_request(&mut self, now: Instant, message: &Message, found: &Essentials<'_>, method: Method, origin: Origin) {
+        let Some(uri) = Uri::parse(message.request_uri()).filter(|uri| !uri.has_headers()) else {
+            return self.refuse_fault(message, origin, Fault::RequestUri);
+        };
+        // §16.3, item by item.
+        if matches!(uri.scheme, Scheme::Sips | Scheme::Other) {
+            return self.reject(message, origin, 416, warning("this proxy routes sip: and tel: URIs").as_bytes());
+        }
+        if found.max_forwards == Some(0) {
+            return self.reject(message, origin, 483, b"");
+        }
+        if self.is_loop(message, found) {
+            return self.reject(message, origin, 482, b"");
+        }
+        if message.header(HeaderName::ProxyRequire).is_some() {
+            // "This Unsupported header field lists those option-tags the element did not understand": all of them.
+            let mut lines = b"Unsupported: ".to_vec();
+            for (at, option) in message.list(HeaderName::ProxyRequire).enumerate() {
+                lines.extend_from_slice(if at > 0 { b", " } else { b"" });
+                lines.extend_from_slice(message.slice(option));
+            }
+            lines.extend_from_slice(b"\r\n");
+            return self.reject(message, origin, 420, &lines);
+        }
+        if !self.transactions.has_room() {
+            self.counters.drop(Drop::TransactionsFull);
+            return self.reject(message, origin, 503, b"Retry-After: 1\r\n");
+        }
+        let router = Arc::clone(&self.router);
+        let path = self.path(&router, message, &uri);
+        let incoming = Incoming { message, found, method, origin, uri, path };
+        if found.to_tag.is_some() {
+            self.in_dialog(now, &router, &incoming);
+        } else {
+            self.out_of_dialog(now, &router, &incoming);
+        }
+    }
+
+    /// §16.3 item 4: a branch of ours with the same loop hash is a loop; with another, a spiral.
+    fn is_loop(&self, message: &Message, found: &Essentials<'_>) -> bool {
+        let mut hash = None;
+        message.list(HeaderName::Via).any(|span| {
+            let value = message.slice(span);
+            // Only a branch as long as ours is worth reading the whole Via.
+            if value.len() < crate::transaction::key::BRANCH_LEN {
+                return false;
+            }
+            let Some(via) = crate::sip::Via::parse(value) else { return false };
+            let ours = via.branch().and_then(|branch| Branch::verify(&self.secret, branch));
+            ours.is_some_and(|ours| {
+                ours.loop_hash == *hash.get_or_insert_with(|| self.secret.loop_hash(message, found))
+            })
+        })
+    }
+
+    fn path(&self, router: &Router, message: &Message, uri: &Uri<'_>) -> Path {
+        let mut path = Path::default();
+        let cookie = |uri: &Uri<'_>| uri.parameter("sw").and_then(|cookie| Cookie::verify(&self.secret, cookie));
+        path.strict = uri.parameter("lr").is_some() && router.is_self(uri);
+        if path.strict {
+            path.call = cookie(uri);
+        }
+        let (mut total, mut last) = (0, None);
+        for span in route_values(message) {
+            total += 1;
+            last = Some(span);
+            if path.next.is_none() && path.popped < OWN_ROUTES_MAX {
+                let own = NameAddr::parse(message.slice(span))
+                    .and_then(|address| address.uri())
+                    .filter(|uri| router.is_self(uri));
+                if let Some(own) = own {
+                    path.popped += 1;
+                    path.call = path.call.or_else(|| cookie(&own));
+                    continue;
+                }
+            }
+            path.next = path.next.or(Some(span));
+        }
+        match last {
+            Some(last) if path.strict => {
+                path.request_uri = Some(last);
+                path.popped = path.popped.min(total - 1);
+                path.next = path.next.filter(|next| *next != last);
+            }
+            _ => path.strict = false,
+        }
+        path
+    }
+
+    // --- within a dialog -------------------------------------------------------------------------------------------
+
+    /// The call a request within a dialog belongs to, whether the caller sent it, and the tag that names the dialog.
+    fn call_of(&self, path: &Path, found: &Essentials<'_>) -> Option<(Key, bool, u32)> {
+        let id = self.secret.call(found.call_id);
+        let from = self.secret.tag(found.from_tag.unwrap_or_default());
+        let to = self.secret.tag(found.to_tag.unwrap_or_default());
+        let is_it = |call: &Call| call.id == id && (call.from_tag == from || call.from_tag == to);
+        let by_cookie = path.call.filter(|key| self.calls.get(*key).is_some_and(is_it));
+        // Two calls may share a Call-ID (an upstream fork through us twice): the one that knows the dialog first.
+        let key = by_cookie
+            .or_else(|| self.find_call(id, |call| is_it(call) && (call.dialogs.knows(to) || call.dialogs.knows(from))))
+            .or_else(|| self.find_call(id, is_it))?;
+        let from_caller = self.calls.get(key)?.from_tag == from;
+        Some((key, from_caller, if from_caller { to } else { from }))
+    }
+
+    fn in_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
+        let Incoming { message, found, method, origin, .. } = *incoming;
+        let call = self.call_of(&incoming.path, found);
+        if call.is_none() {
+            if incoming.path.popped == 0 && !incoming.path.strict && router.is_ours(&incoming.uri) {
+                return self.reject(message, origin, 481, b"");
+            }
+            if !self.is_known(origin.0) {
+                return self.refuse_stranger(message, origin);
+            }
+        }
+        let Some((changes, destination, listener_out)) = self.dialog_route(router, incoming, call) else {
+            self.counters.drop(Drop::Unresolved);
+            return self.reject(
+                message,
+                origin,
+                502,
+                warning("the next hop is a name, and this proxy looks none up").as_bytes(),
+            );
+        };
+        let (key, from_caller, dialog) = call.unwrap_or_default();
+        let role = if call.is_some() { Role::InDialog { from_caller } } else { Role::Other };
+        let server = self.open(incoming, role, key, dialog);
+        if method == Method::Invite {
+            self.trying(now, server, message);
+        }
+        self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes.borrow());
+        // The PBX has let go as soon as it says so; the caller's BYE frees nothing before it is answered.
+        if method == Method::Bye && call.is_some() && !from_caller {
+            self.dialog_ended(now, key, dialog, EndReason::CalleeBye);
+        }
+    }
+
+    /// §16.4, §16.6 steps 6 and 7 for a request that has its route in itself.
+    fn dialog_route(
+        &self,
+        router: &Router,
+        incoming: &Incoming<'_>,
+        call: Option<(Key, bool, u32)>,
+    ) -> Option<(OwnedChanges, SocketAddr, ListenerId)> {
+        let Incoming { message, path, .. } = incoming;
+        let mut changes = OwnedChanges { popped: path.popped, last_popped: path.strict, ..OwnedChanges::default() };
+        let uri_of = |span: Span| NameAddr::parse(message.slice(span)).map(|address| address.uri_bytes().to_vec());
+        if let Some(span) = path.request_uri {
+            changes.request_uri = Some(uri_of(span)?);
+        }
+        let next = path.next.and_then(uri_of);
+        let hop = match &next {
+            Some(next) => next.clone(),
+            None => changes.request_uri.clone().unwrap_or_else(|| message.request_uri().to_vec()),
+        };
+        let uri = Uri::parse(&hop)?;
+        if next.is_some() && uri.parameter("lr").is_none() {
+            // §16.6 step 6: a strict router gets itself as Request-URI and the former one at the end.
+            let former = changes.request_uri.take().unwrap_or_else(|| message.request_uri().to_vec());
+            changes.appended = [b"Route: <", &former[..], b">\r\n"].concat();
+            changes.request_uri = Some(hop.clone());
+            changes.popped += 1;
+        }
+        let peer = call.and_then(|(key, from_caller, _)| {
+            let call = self.calls.get(key)?;
+            Some(if from_caller { call.callee } else { call.caller })
+        });
+        // A name we cannot look up, or a Request-URI that names us since the other side follows no Route set: within a
+        // call we know where its other side is.
+        let (destination, listener) = match uri.socket_addr().filter(|_| !router.is_self(&uri)) {
+            Some(destination) => {
+                (destination, peer.filter(|peer| peer.0 == destination).map_or(incoming.origin.1, |peer| peer.1))
+            }
+            None => peer?,
+        };
+        let listener_out = router.listener_for(listener, destination)?;
+        Some((changes, destination, listener_out))
+    }
+
+    /// The ACK of a 2xx is a request of its own within the dialog; that of any other answer belongs to the transaction.
+    fn ack(&mut self, now: Instant, message: &Message, found: &Essentials<'_>, (source, listener): Origin) {
+        let fingerprint = self.secret.transaction(message, found, Method::Ack);
+        if let Some(key) = self.transactions.find(fingerprint) {
+            let outcome = self.transactions.server_event(env!(self, now), key, Event::Ack, |_| {});
+            if outcome != Outcome::PassUp {
+                return;
+            }
+        }
+        let Some(uri) = Uri::parse(message.request_uri()).filter(|_| found.max_forwards != Some(0)) else {
+            return self.counters.drop(Drop::StrayAck);
+        };
+        let router = Arc::clone(&self.router);
+        let path = self.path(&router, message, &uri);
+        let incoming = Incoming { message, found, method: Method::Ack, origin: (source, listener), uri, path };
+        let call = self.call_of(&incoming.path, found);
+        // Without a call, only along a route of ours and for those we know: an ACK is never a way through us.
+        let is_ours = incoming.path.popped > 0 || incoming.path.strict;
+        if call.is_none() && !(is_ours && self.is_known(source)) {
+            return self.counters.drop(Drop::StrayAck);
+        }
+        match self.dialog_route(&router, &incoming, call) {
+            Some((changes, destination, listener_out)) => {
+                self.send_ack(&router, message, found, source, listener, destination, listener_out, &changes.borrow());
+            }
+            None => self.counters.drop(Drop::Unresolved),
+        }
+        if let Some((key, true, _)) = call {
+            self.acked(now, key);
+        }
+    }
+
+    // --- CANCEL ----------------------------------------------------------------------------------------------------
+
+    /// §9.2, §16.10. A CANCEL is answered here and sent on as a request of our own. One that matches no INVITE gets 481:
+    /// we never forward an INVITE without a transaction, so there is nobody further on who would know it.
+    fn cancel(&mut self, now: Instant, message: &Message, found: &Essentials<'_>, origin: Origin) {
+        let fingerprint = self.secret.transaction(message, found, Method::Invite);
+        let Some(key) = self.transactions.find(fingerprint) else {
+            return self.reject(message, origin, 481, b"");
+        };
+        self.reject(message, origin, 200, b"");
+        let Some(server) = self.transactions.server_mut(key) else { return };
+        if server.state.is_final() || std::mem::replace(&mut server.context.cancelled, true) {
+            return;
+        }
+        let client = server.context.client;
+        let mut reason = Vec::new();
+        for header in message.all(HeaderName::Reason) {
+            reason.extend_from_slice(b"Reason: ");
+            reason.extend_from_slice(message.slice(header.value));
+            reason.extend_from_slice(b"\r\n");
+        }
+        self.send_cancel(now, client, &reason);
+    }
+
+    /// Cancels an attempt: now if a provisional answer came, else as soon as one does (§9.1).
+    pub(super) fn send_cancel(&mut self, now: Instant, key: Key, reason: &[u8]) {
+        let Some(client) = self.transactions.client_mut(key) else { return };
+        if client.state.is_final() || matches!(client.context.cancel, Cancel::Sent(_)) {
+            return;
+        }
+        if !client.context.provisional {
+            client.context.cancel = Cancel::Wanted;
+            return;
+        }
+        let (destination, listener, server) = (client.destination, client.listener, client.context.server);
+        let Ok(sent) = Message::parse(client.sent.clone()) else { return };
+        let Ok(found) = sent.check() else { return };
+        let attempt = super::Attempt {
+            server,
+            identity: super::forward::identity(&self.secret, &found, b"CANCEL"),
+            provisional: false,
+            cancel: Cancel::No,
+            cancels: key,
+        };
+        let cancel = self.transactions.open_client(false, destination, listener, attempt);
+        self.transactions.start_client(env!(self, now), cancel, None, |out| build::cancel(out, &sent, reason));
+        if let Some(client) = self.transactions.client_mut(key) {
+            client.context.cancel = Cancel::Sent(cancel);
+        }
+        // §9.1: "If there is no final response for the original request in 64*T1 seconds ... the client SHOULD then
+        // consider the original transaction cancelled".
+        let wait = self.lengths.t1 * 64;
+        self.transactions.restart_timer_c(env!(self, now), key, wait);
+    }
+
+    // --- out of dialog -----------------------------------------------------------------------------------------------
+
+    fn refuse_stranger(&mut self, message: &Message, origin: Origin) {
+        self.refuse_count(Refusal::UnknownTrunk);
+        self.reject(message, origin, Refusal::UnknownTrunk.status(), b"");
+    }
+
+    fn out_of_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
+        let Incoming { message, method, origin, uri, path, .. } = incoming;
+        let (source, _) = *origin;
+        let Some(trunk) = router.trunk(source.ip()) else {
+            // A PBX may ask whether we live without being a trunk.
+            if *method == Method::Options && router.is_self(uri) && router.is_target(source.ip()) {
+                return self.reject(message, *origin, 200, typed::allow_line().as_bytes());
+            }
+            return self.refuse_stranger(message, *origin);
+        };
+        let relays = router.config.trunks[trunk].relay;
+        if path.next.is_some() || path.strict || !router.is_ours(uri) {
+            if !relays {
+                // No open relay: neither a Route nor a Request-URI leads elsewhere unless the trunk may.
+                return self.reject(message, *origin, 403, warning("this trunk may not relay").as_bytes());
+            }
+            return self.relay(now, router, incoming, trunk);
+        }
+        let number = uri.number();
+        let service = router.service(trunk, &number);
+        if *method == Method::Options && router.is_self(uri) && (number.is_empty() || service.is_none()) {
+            return self.reject(message, *origin, 200, typed::allow_line().as_bytes());
+        }
+        let Some(service) = service else {
+            self.refuse_count(Refusal::UnknownService);
+            let lines = refusal_lines(Refusal::UnknownService);
+            return self.reject(message, *origin, Refusal::UnknownService.status(), lines.as_bytes());
+        };
+        if *method == Method::Invite {
+            return self.open_call(now, router, incoming, (trunk, service), &number);
+        }
+        // Anything else to a service goes to its target and takes no channel.
+        let server = self.open(incoming, Role::Other, Key::NONE, 0);
+        let target = &router.config.targets[router.config.services[service].target];
+        let uri = &target.uris[0];
+        let request_uri = target.rewrite.then(|| rewritten(&incoming.uri, None, &uri.host_port));
+        let changes = Changes {
+            request_uri: request_uri.as_deref(),
+            routes_popped: incoming.path.popped,
+            record_route: method.is_dialog_forming().then_some(None),
+            ..Changes::default()
+        };
+        let Some(listener_out) = router.listener_for(origin.1, uri.address) else {
+            return self.answer(now, server, 502, b"");
+        };
+        self.send_attempt(now, router, message, incoming.found, server, uri.address, listener_out, None, &changes);
+    }
+
+    /// A request a trusted trunk sends elsewhere through us: along its Route, or to its Request-URI.
+    fn relay(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>, trunk: usize) {
+        let Incoming { message, found, method, origin, .. } = *incoming;
+        let Some((changes, destination, listener_out)) = self.dialog_route(router, incoming, None) else {
+            self.counters.drop(Drop::Unresolved);
+            return self.reject(
+                message,
+                origin,
+                502,
+                warning("the next hop is a name, and this proxy looks none up").as_bytes(),
+            );
+        };
+        let mut key = Key::NONE;
+        if method == Method::Invite {
+            match self.gate.admit_to_trunk(router.trunk_id(trunk), false) {
+                Ok(channel) => {
+                    let longest = Duration::from_secs(12 * 3600);
+                    key = self.begin_call(now, incoming, Some(channel), u16::MAX, longest, &incoming.uri.number());
+                }
+                Err(refusal) => {
+                    self.refuse_count(refusal);
+                    return self.reject(message, origin, refusal.status(), refusal_lines(refusal).as_bytes());
+                }
+            }
+        }
+        let role = if method == Method::Invite { Role::Opening } else { Role::Other };
+        let server = self.open(incoming, role, key, 0);
+        if method == Method::Invite {
+            self.trying(now, server, message);
+        }
+        let cookie = (!key.is_none()).then(|| Cookie::new(&self.secret, key));
+        let mut changes = changes;
+        changes.record_route = method.is_dialog_forming().then_some(cookie);
+        self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes.borrow());
+        self.call_goes_to(key, destination, listener_out);
+    }
+
+    fn open(&mut self, incoming: &Incoming<'_>, role: Role, call: Key, dialog: u32) -> Key {
+        let Incoming { message, found, method, origin: (source, listener), .. } = *incoming;
+        let fingerprint = self.secret.transaction(message, found, method);
+        let reply_to = found.via.reply_to(source);
+        let context =
+            Context { role, method, call, dialog, client: Key::NONE, plan: None, cancelled: false, is_settled: false };
+        let is_invite = method == Method::Invite;
+        self.transactions.open_server(fingerprint, is_invite, (source, reply_to, listener), message.detach(), context)
+    }
+
+    /// 100 at once, before anything slow is asked (§17.2.1).
+    fn trying(&mut self, now: Instant, server: Key, message: &Message) {
+        let Some(source) = self.transactions.server(server).map(|server| server.source) else { return };
+        self.transactions.server_event(env!(self, now), server, Event::Provisional, |out| {
+            build::response(out, message, source, 100, b"", b"");
+        });
+    }
+
+    /// The final answer to a request, made here.
+    pub(super) fn answer(&mut self, now: Instant, server: Key, status: u16, lines: &[u8]) {
+        let Some((request, source)) =
+            self.transactions.server(server).map(|server| (server.request.clone(), server.source))
+        else {
+            return;
+        };
+        if let Ok(message) = Message::parse(request) {
+            let tag = self.local_tag(&message);
+            let event = Event::response(status);
+            self.transactions.server_event(env!(self, now), server, event, |out| {
+                build::response(out, &message, source, status, tag.as_bytes(), lines);
+            });
+        }
+        self.settle(now, server);
+    }
+
+    // --- opening a call ----------------------------------------------------------------------------------------------
+
+    /// The ladder. All a call needs is taken in one decision; what it is refused for decides what follows.
+    fn open_call(
+        &mut self,
+        now: Instant,
+        router: &Arc<Router>,
+        incoming: &Incoming<'_>,
+        (trunk, service): (usize, usize),
+        number: &[u8],
+    ) {
+        let found = incoming.found;
+        let id = self.secret.call(found.call_id);
+        let from_tag = self.secret.tag(found.from_tag.unwrap_or_default());
+        // I3: another copy of an INVITE that is in progress (merged upstream, or spiralled through the PBX) belongs to
+        // the same call. A new CSeq (after a challenge, or a caller that uses a Call-ID twice) is a call of its own.
+        let known = self.find_call(id, |call| call.from_tag == from_tag && call.cseq == found.cseq.number);
+        let pool = router.pool_id(service);
+        let holds = |proxy: &Self, pool: PoolId| {
+            known.and_then(|key| proxy.calls.get(key)).is_some_and(|call| call.holds(pool))
+        };
+        let has = pool.filter(|pool| holds(self, *pool));
+        let settings = &router.config.services[service];
+        let mut plan = Box::new(Plan {
+            router: Arc::clone(router),
+            service,
+            target: settings.target,
+            next_uri: 0,
+            next_step: 0,
+            refusal: None,
+            user: None,
+            owns: None,
+            best: None,
+        });
+        let mut channel = None;
+        if has.is_none() {
+            let ask = Ask {
+                trunk: router.trunk_id(trunk),
+                service: router.service_id(service),
+                has: None,
+                is_known: known.is_some(),
+            };
+            match self.gate.admit(now, ask, &mut self.events) {
+                Ok(admitted) => {
+                    plan.owns = admitted.pool();
+                    channel = Some(admitted);
+                }
+                Err(refusal) => {
+                    self.refuse_count(refusal);
+                    if !refusal.takes_plan() {
+                        let server = self.open(incoming, Role::Other, Key::NONE, 0);
+                        return self.answer(now, server, refusal.status(), refusal_lines(refusal).as_bytes());
+                    }
+                    plan.refusal = Some(refusal);
+                    plan.next_uri = usize::MAX;
+                    // A call that overflows still takes a place in its trunk, if it goes anywhere at all.
+                    let goes_on = matches!(settings.overflow.first(), Some(Step::Route { .. }));
+                    if goes_on && known.is_none() {
+                        match self.gate.admit_to_trunk(ask.trunk, false) {
+                            Ok(admitted) => channel = Some(admitted),
+                            Err(refusal) => {
+                                self.refuse_count(refusal);
+                                let server = self.open(incoming, Role::Other, Key::NONE, 0);
+                                return self.answer(now, server, refusal.status(), refusal_lines(refusal).as_bytes());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let key = match known {
+            Some(key) => {
+                if let Some(call) = self.calls.get_mut(key) {
+                    call.pending += 1;
+                    call.more.extend(channel);
+                }
+                key
+            }
+            None if channel.is_some() => {
+                self.begin_call(now, incoming, channel, plan.target as u16, settings.longest_call, number)
+            }
+            None => Key::NONE,
+        };
+        let server = self.open(incoming, Role::Opening, key, 0);
+        let goes_on = plan.refusal.is_none() || !key.is_none();
+        if let Some(transaction) = self.transactions.server_mut(server) {
+            transaction.context.plan = Some(plan);
+        }
+        if goes_on {
+            self.trying(now, server, incoming.message);
+        }
+        self.advance_with(now, server, incoming.message, found, incoming.path.popped);
+    }
+
+    fn begin_call(
+        &mut self,
+        now: Instant,
+        incoming: &Incoming<'_>,
+        channel: Option<Channel>,
+        target: u16,
+        longest: Duration,
+        number: &[u8],
+    ) -> Key {
+        let Incoming { message, found, origin, .. } = incoming;
+        let id = self.secret.call(found.call_id);
+        let from = message.value(HeaderName::From).and_then(NameAddr::parse);
+        let caller = from.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
+        let slot = channel.as_ref().map_or(0, |channel| {
+            let holds = (channel.trunk(), channel.service(), channel.pool());
+            self.slots.enter(Slot::new((found.call_id, caller, number), holds, target, now))
+        });
+        let call = Call {
+            id,
+            from_tag: self.secret.tag(found.from_tag.unwrap_or_default()),
+            cseq: found.cseq.number,
+            pending: 1,
+            channel,
+            more: Vec::new(),
+            slot,
+            dialogs: Dialogs::default(),
+            acked: false,
+            timer: Timer::NONE,
+            since: now,
+            longest_s: u32::try_from(longest.as_secs()).unwrap_or(u32::MAX),
+            caller: (found.via.reply_to(origin.0), origin.1),
+            callee: *origin,
+        };
+        let key = self.calls.insert(call);
+        self.by_call_id.insert(id.hash, key);
+        key
+    }
+
+    fn call_goes_to(&mut self, key: Key, destination: SocketAddr, listener: ListenerId) {
+        if let Some(call) = self.calls.get_mut(key) {
+            call.callee = (destination, listener);
+        }
+    }
+
+    /// Tries the next address of the plan, or takes its next step.
+    pub(super) fn advance(&mut self, now: Instant, server: Key) {
+        let Some(request) = self.transactions.server(server).map(|server| server.request.clone()) else { return };
+        let Ok(message) = Message::parse(request) else { return };
+        let Ok(found) = message.check() else { return };
+        // What was popped the first time is popped again.
+        let popped = Uri::parse(message.request_uri())
+            .map_or(0, |uri| self.path(&Arc::clone(&self.router), &message, &uri).popped);
+        self.advance_with(now, server, &message, &found, popped);
+    }
+
+    fn advance_with(&mut self, now: Instant, server: Key, message: &Message, found: &Essentials<'_>, popped: usize) {
+        loop {
+            let Some(transaction) = self.transactions.server_mut(server) else { return };
+            let (listener, call) = (transaction.listener, transaction.context.call);
+            let Some(mut plan) = transaction.context.plan.take() else { return };
+            let router = Arc::clone(&plan.router);
+            let target = &router.config.targets[plan.target];
+            if let Some(uri) = target.uris.get(plan.next_uri) {
+                plan.next_uri += 1;
+                let hop = router.listener_for(listener, uri.address).map(|listener_out| (uri, listener_out));
+                let lines = plan.refusal.map(|refusal| overflow_lines(message, &plan, refusal, uri));
+                let user = plan.user.clone();
+                transaction.context.plan = Some(plan);
+                let Some((uri, listener_out)) = hop else { continue };
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let request_uri = (target.rewrite || user.is_some()).then(|| {
+                    rewrite(&mut scratch, message.request_uri(), user.as_deref(), &uri.host_port);
+                    &scratch[..]
+                });
+                let cookie = Cookie::new(&self.secret, call);
+                let (top, history) = lines.as_ref().map_or((&b""[..], &b""[..]), |(top, history)| (top, history));
+                let changes = Changes {
+                    request_uri,
+                    routes_popped: popped,
+                    record_route: Some(Some(cookie)),
+                    lines: if target.diversion { top } else { b"" },
+                    history: if target.history_info { history } else { b"" },
+                    ..Changes::default()
+                };
+                let silence = Some(target.silence);
+                self.send_attempt(now, &router, message, found, server, uri.address, listener_out, silence, &changes);
+                self.scratch = scratch;
+                self.call_goes_to(call, uri.address, listener_out);
+                return;
+            }
+            // The target has no more addresses: the channel, if this attempt had one, goes back before anything else.
+            let service = &router.config.services[plan.service];
+            if plan.refusal.is_none() {
+                plan.refusal = Some(Refusal::TargetFailed);
+                self.refuse_count(Refusal::TargetFailed);
+                let owned = plan.owns.take();
+                self.give_channel_back(now, call, owned);
+                if service.overflow_is_default {
+                    // Nobody planned for this: the caller learns what the PBX said.
+                    return self.answer_best(now, server, plan.best.take());
+                }
+            }
+            let Some(step) = service.overflow.get(plan.next_step) else {
+                return self.answer_best(now, server, plan.best.take());
+            };
+            plan.next_step += 1;
+            self.overflow_count(router.service_id(plan.service), step);
+            match step {
+                Step::Route { target, user } => {
+                    (plan.target, plan.next_uri, plan.user) = (*target, 0, user.clone());
+                    let slot = self.calls.get(call).map(|call| call.slot);
+                    if let Some(slot) = slot {
+                        self.slots.update(slot, |slot| slot.target = *target as u16);
+                    }
+                    if let Some(transaction) = self.transactions.server_mut(server) {
+                        transaction.context.plan = Some(plan);
+                    }
+                }
+                Step::Redirect { lines } => return self.answer(now, server, 302, lines.as_bytes()),
+                Step::Reject { status, lines } => return self.answer(now, server, *status, lines.as_bytes()),
+            }
+        }
+    }
+
+    /// The call goes another way, and leaves its channel of `pool` behind.
+    fn give_channel_back(&mut self, now: Instant, key: Key, pool: Option<PoolId>) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let mut channels = call.channel.iter_mut().chain(call.more.iter_mut());
+        // A service of kind "route" has no pool: its place in the service is given back all the same.
+        if let Some(channel) = channels.find(|channel| channel.pool() == pool && channel.service().is_some()) {
+            self.gate.release_channel(now, channel, &mut self.events);
+            self.slots.update(call.slot, |slot| slot.pool = None);
+        }
+    }
+}
+
+/// [`Changes`] with bytes of its own.
+#[derive(Default)]
+struct OwnedChanges {
+    request_uri: Option<Vec<u8>>,
+    popped: usize,
+    last_popped: bool,
+    appended: Vec<u8>,
+    record_route: Option<Option<Cookie>>,
+}
+
+impl OwnedChanges {
+    fn borrow(&self) -> Changes<'_> {
+        Changes {
+            request_uri: self.request_uri.as_deref(),
+            routes_popped: self.popped,
+            last_route_popped: self.last_popped,
+            record_route: self.record_route,
+            lines: b"",
+            history: b"",
+            route_appended: &self.appended,
+        }
+    }
+}
+
+/// Reason (RFC 3326) and Warning of a refusal.
+fn refusal_lines(refusal: Refusal) -> Lines {
+    let mut lines = Lines::default();
+    lines.push(format_args!("Reason: Q.850;cause={}\r\nWarning: 399 sipweir \"{refusal}\"\r\n", refusal.cause()));
+    lines
+}
+
+fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    rewrite(&mut out, uri.as_bytes(), user, host_port);
+    out
+}
+
+/// The Request-URI for a target: the user part (or the plan's), the target's host and port, the parameters kept. A
+/// `tel:` URI becomes a `sip:` URI with `user=phone` (RFC 3261 §19.1.6).
+fn rewrite(out: &mut Vec<u8>, request_uri: &[u8], user: Option<&str>, host_port: &str) {
+    out.clear();
+    let Some(uri) = Uri::parse(request_uri) else { return out.extend_from_slice(request_uri) };
+    out.extend_from_slice(b"sip:");
+    match user {
+        Some(user) => out.extend_from_slice(user.as_bytes()),
+        None => out.extend_from_slice(uri.user()),
+    }
+    let is_tel = uri.scheme == Scheme::Tel;
+    if is_tel && user.is_none() {
+        out.extend_from_slice(uri.parameters());
+    }
+    if out.len() > 4 {
+        out.push(b'@');
+    }
+    out.extend_from_slice(host_port.as_bytes());
+    out.extend_from_slice(if is_tel { b";user=phone" } else { uri.parameters() });
+}
+
+/// Diversion (RFC 5806) and History-Info (RFC 7044) of a call that overflowed: whom it was for, why it goes elsewhere.
+fn overflow_lines(
+    message: &Message,
+    plan: &Plan,
+    refusal: Refusal,
+    uri: &crate::config::TargetUri,
+) -> (Vec<u8>, Vec<u8>) {
+    let original = message.request_uri();
+    let reason = if refusal == Refusal::TargetFailed { "unavailable" } else { "user-busy" };
+    let mut diversion = b"Diversion: <".to_vec();
+    diversion.extend_from_slice(original);
+    diversion.extend_from_slice(format!(">;reason={reason};counter=1\r\n").as_bytes());
+
+    // RFC 7044 §10.3: the index of a retargeted request is that of the request it came from, one level down.
+    let last = message.list(HeaderName::HistoryInfo).last().and_then(|span| NameAddr::parse(message.slice(span)));
+    let first = match last.as_ref().and_then(|entry| entry.parameter("index")) {
+        Some(index) if index.len() <= 64 => [index, b".1"].concat(),
+        Some(_) | None => b"1".to_vec(),
+    };
+    let mut history = b"History-Info: <".to_vec();
+    history.extend_from_slice(original);
+    history.extend_from_slice(format!("?Reason=Q.850%3Bcause%3D{}>;index=", refusal.cause()).as_bytes());
+    history.extend_from_slice(&first);
+    history.extend_from_slice(b"\r\nHistory-Info: <");
+    let mut target = Vec::new();
+    rewrite(&mut target, original, plan.user.as_deref(), &uri.host_port);
+    history.extend_from_slice(&target);
+    history.extend_from_slice(b">;index=");
+    history.extend_from_slice(&first);
+    history.extend_from_slice(b".1;mp=");
+    history.extend_from_slice(&first);
+    history.extend_from_slice(b"\r\n");
+    (diversion, history)
+}

@@ -1,0 +1,225 @@
+//! RFC 3261 §16.7 for responses: match, forward, or try the next address.
+
+use bytes::Bytes;
+
+use super::{Attempt, Cancel, Proxy, Role, env, forward};
+use crate::metrics::{Drop, EndReason};
+use crate::sip::edit::Edit;
+use crate::sip::message::Essentials;
+use crate::sip::{HeaderName, Message, Method, list_end, typed};
+use crate::store::Key;
+use crate::time::Instant;
+use crate::transaction::key::Branch;
+use crate::transaction::{Event, Outcome};
+
+/// How an attempt ended without an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Failed {
+    /// Nothing came.
+    Silent,
+    /// The transport could not send.
+    Unreachable,
+    /// A provisional answer came, and nothing after it, not even after CANCEL.
+    NoFinal,
+}
+
+impl Proxy {
+    /// A response came.
+    pub(super) fn response(&mut self, now: Instant, message: &Message, status: u16) {
+        let found = match message.check() {
+            Ok(found) => found,
+            Err(fault) => return self.counters.drop(fault.into()),
+        };
+        let Some(branch) = found.via.branch().and_then(|branch| Branch::verify(&self.secret, branch)) else {
+            return self.counters.drop(Drop::StrayResponse);
+        };
+        let mut key = branch.client;
+        let method = found.cseq.method();
+        // A CANCEL has the branch of its INVITE (§9.1): CSeq says which of the two is answered (§17.1.3).
+        if method == Method::Cancel {
+            key = match self.transactions.client(key).map(|client| client.context.cancel) {
+                Some(Cancel::Sent(cancel)) => cancel,
+                Some(Cancel::No | Cancel::Wanted) | None => Key::NONE,
+            };
+        }
+        let Some(client) = self.transactions.client_mut(key) else {
+            return self.counters.drop(Drop::StrayResponse);
+        };
+        if client.context.identity != forward::identity(&self.secret, &found, found.cseq.method) {
+            return self.counters.drop(Drop::AlteredResponse);
+        }
+        let first_provisional = status < 200 && !std::mem::replace(&mut client.context.provisional, true);
+        let (server, is_cancel) = (client.context.server, !client.context.cancels.is_none());
+        let outcome = self.transactions.client_event(env!(self, now), key, Event::response(status), Some(message));
+        if outcome == Outcome::PassUp && !is_cancel {
+            self.passed_up(now, (key, server), message, &found, status, method, first_provisional);
+        }
+        self.transactions.close_client(env!(self, now), key);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what was found in one response")]
+    fn passed_up(
+        &mut self,
+        now: Instant,
+        (client, server): (Key, Key),
+        message: &Message,
+        found: &Essentials<'_>,
+        status: u16,
+        method: Method,
+        first_provisional: bool,
+    ) {
+        if status < 200 {
+            if method == Method::Invite {
+                // §16.7 step 2: any provisional answer but 100 restarts timer C; the first one starts it.
+                if first_provisional || status > 100 {
+                    let wanted = self.transactions.client(client).map(|client| client.context.cancel);
+                    if !matches!(wanted, Some(Cancel::Sent(_))) {
+                        let length = self.lengths.timer_c;
+                        self.transactions.restart_timer_c(env!(self, now), client, length);
+                    }
+                    if wanted == Some(Cancel::Wanted) {
+                        self.send_cancel(now, client, b"");
+                    }
+                }
+            }
+            if status > 100 {
+                self.send_back(now, server, message, status);
+            }
+            return;
+        }
+        let Some(transaction) = self.transactions.server(server) else { return };
+        let context = &transaction.context;
+        let (role, call, dialog, cancelled) = (context.role, context.call, context.dialog, context.cancelled);
+        match role {
+            Role::Opening if status < 300 => {
+                let tag = self.secret.tag(found.to_tag.unwrap_or_default());
+                self.answered(now, call, tag);
+                self.send_back(now, server, message, status);
+                self.settle(now, server);
+            }
+            // A busy or failing target is not the end while the plan has another; what the PBX decided is.
+            Role::Opening if status == 503 && !cancelled && context.plan.is_some() => {
+                self.remember_best(server, status, message.detach());
+                self.advance(now, server);
+            }
+            Role::Opening => {
+                self.send_back(now, server, message, status);
+                self.settle(now, server);
+            }
+            Role::InDialog { from_caller } => {
+                self.send_back(now, server, message, status);
+                self.in_dialog_answered(now, (call, dialog), method, status, from_caller);
+            }
+            Role::Other => self.send_back(now, server, message, status),
+        }
+    }
+
+    /// What the final answer to a request within a dialog means for the call.
+    fn in_dialog_answered(
+        &mut self,
+        now: Instant,
+        (call, dialog): (Key, u32),
+        method: Method,
+        status: u16,
+        from_caller: bool,
+    ) {
+        let is_over = match (method, status) {
+            // A challenged BYE comes again; any other answer to it means that the dialog is gone (§15.1.1).
+            (Method::Bye, 401 | 407) => None,
+            (Method::Bye, _) if from_caller => Some(EndReason::CallerBye),
+            (Method::Bye, _) => Some(EndReason::CalleeBye),
+            (method, 481 | 408) if method.is_invite_usage() => Some(EndReason::DialogLost),
+            _ => None,
+        };
+        if let Some(reason) = is_over {
+            let knows = self.calls.get(call).is_some_and(|call| call.dialogs.knows(dialog));
+            if knows || method == Method::Bye {
+                self.dialog_ended(now, call, dialog, reason);
+            }
+        }
+    }
+
+    /// Forwards a response: our Via comes off, everything else stays as it came (§16.7 steps 3 and 9).
+    fn send_back(&mut self, now: Instant, server: Key, message: &Message, status: u16) {
+        let Some(header) = message.header(HeaderName::Via) else { return };
+        let value = message.slice(header.value);
+        let end = list_end(value, 0);
+        let has_next = end < value.len() || message.all(HeaderName::Via).nth(1).is_some();
+        if !has_next {
+            return self.counters.drop(Drop::NoNextVia);
+        }
+        let mut edit = Edit::new(message);
+        let range = if end < value.len() {
+            let start = header.value.start();
+            let blanks = value[end + 1..].iter().take_while(|octet| crate::sip::is_space(**octet)).count();
+            start..start + end + 1 + blanks
+        } else {
+            header.line.range()
+        };
+        let mut fits = edit.remove(range);
+        // §16.7 step 6: a 503 would keep the caller away from every other service behind us; it becomes a 500.
+        if status == 503 {
+            fits &= edit.replace(0..message.headers_start(), typed::status_line(500).as_bytes());
+        }
+        debug_assert!(fits, "two splices fit");
+        self.transactions.server_event(env!(self, now), server, Event::response(status), |out| edit.write(out));
+    }
+
+    fn remember_best(&mut self, server: Key, status: u16, answer: Bytes) {
+        let Some(transaction) = self.transactions.server_mut(server) else { return };
+        if let Some(plan) = &mut transaction.context.plan
+            && plan.best.as_ref().is_none_or(|(best, _)| status / 100 < best / 100)
+        {
+            plan.best = Some((status, answer));
+        }
+    }
+
+    /// Every address was tried: the caller gets the best answer there was (§16.7 step 6).
+    pub(super) fn answer_best(&mut self, now: Instant, server: Key, best: Option<(u16, Bytes)>) {
+        match best {
+            Some((status, answer)) if !answer.is_empty() => {
+                if let Ok(message) = Message::parse(answer) {
+                    self.send_back(now, server, &message, status);
+                }
+                self.settle(now, server);
+            }
+            Some((status, _)) => self.answer(now, server, status, b"Reason: Q.850;cause=27\r\n"),
+            None => self.answer(now, server, 480, b"Reason: Q.850;cause=27\r\n"),
+        }
+    }
+
+    /// An attempt ended without an answer.
+    pub(super) fn attempt_failed(&mut self, now: Instant, attempt: Attempt, failed: Failed) {
+        if !attempt.cancels.is_none() {
+            return;
+        }
+        let server = attempt.server;
+        let Some(transaction) = self.transactions.server(server) else { return };
+        let context = &transaction.context;
+        let (role, method, call, dialog) = (context.role, context.method, context.call, context.dialog);
+        if transaction.state.is_final() {
+            return;
+        }
+        // §16.7 step 6: 408 stands for silence; a transport error is as good as a 503, which we do not pass on.
+        let status = match failed {
+            Failed::Silent | Failed::NoFinal => 408,
+            Failed::Unreachable => 500,
+        };
+        if context.cancelled && method == Method::Invite {
+            return self.answer(now, server, 487, b"");
+        }
+        if role == Role::Opening && context.plan.is_some() && failed != Failed::NoFinal {
+            self.remember_best(server, status, Bytes::new());
+            return self.advance(now, server);
+        }
+        if method == Method::Invite || failed == Failed::Unreachable {
+            self.answer(now, server, status, b"");
+        } else {
+            // RFC 4320 §4.2: no 408 to a non-INVITE request; its sender has given up by now.
+            self.transactions.abandon_server(env!(self, now), server);
+        }
+        if let Role::InDialog { from_caller } = role {
+            self.in_dialog_answered(now, (call, dialog), method, 408, from_caller);
+        }
+    }
+}

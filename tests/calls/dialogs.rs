@@ -1,0 +1,175 @@
+use crate::world::*;
+
+fn up() -> (World, usize) {
+    let mut world = World::new(&config(1, &menu("")));
+    let caller = world.answered("100");
+    (world, caller)
+}
+
+#[test]
+fn crossing_byes_free_the_channel_once() {
+    let (mut world, caller) = up();
+    world.faults.delay_ms = 50;
+    world.hang_up(End::Caller, caller);
+    world.hang_up(End::Callee, 0);
+    world.run_for(1_000);
+    assert_eq!((world.in_use(), world.view().calls), (0, 0));
+    world.run_for(40_000);
+    assert!(world.proxy.is_idle());
+}
+
+#[test]
+fn copies_of_a_bye_are_absorbed() {
+    let (mut world, caller) = up();
+    let bye = world.in_dialog(End::Caller, caller, "BYE");
+    for _ in 0..3 {
+        world.raw(CALLER, bye.as_bytes());
+    }
+    assert_eq!((world.reached(PBX, "BYE"), world.in_use()), (1, 0));
+    let answers = world.delivered.iter().filter(|(to, text)| *to == at(CALLER) && text.contains("BYE")).count();
+    assert_eq!(answers, 3);
+}
+
+#[test]
+fn a_challenged_bye_does_not_free_the_channel() {
+    for status in ["401 Unauthorized", "407 Proxy Authentication Required"] {
+        let (mut world, caller) = up();
+        let bye = world.in_dialog(End::Caller, caller, "BYE");
+        world.raw_unanswered(CALLER, bye.as_bytes());
+        world.answer_last(PBX, status);
+        assert_eq!(world.in_use(), 1);
+        assert!(world.last_at(CALLER, &format!("SIP/2.0 {status}")).contains("BYE"));
+    }
+}
+
+#[test]
+fn a_bye_nobody_answers_frees_the_channel_when_it_times_out() {
+    let (mut world, caller) = up();
+    let bye = world.in_dialog(End::Caller, caller, "BYE");
+    world.raw_unanswered(CALLER, bye.as_bytes());
+    world.deaf.push(at(PBX));
+    world.run_for(31_000);
+    assert_eq!(world.in_use(), 1);
+    world.run_for(2_000);
+    assert_eq!(world.in_use(), 0);
+    assert!(world.last_at(CALLER, "SIP/2.0 408").is_empty(), "RFC 4320: no 408 to a non-INVITE request");
+    world.run_for(40_000);
+    assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
+}
+
+#[test]
+fn a_481_within_the_dialog_ends_the_call_and_one_of_a_subscription_does_not() {
+    for (method, left) in [("UPDATE", 0), ("INVITE", 0), ("INFO", 0), ("NOTIFY", 1), ("REFER", 1)] {
+        let (mut world, caller) = up();
+        let text = world.in_dialog(End::Caller, caller, method);
+        world.raw_unanswered(CALLER, text.as_bytes());
+        world.answer_last(PBX, "481 Call/Transaction Does Not Exist");
+        assert_eq!(world.in_use(), left, "{method}");
+    }
+}
+
+#[test]
+fn a_refused_reinvite_leaves_the_call_up() {
+    let (mut world, caller) = up();
+    let text = world.in_dialog(End::Caller, caller, "INVITE");
+    world.raw_unanswered(CALLER, text.as_bytes());
+    world.answer_last(PBX, "488 Not Acceptable Here");
+    assert_eq!(world.in_use(), 1);
+    assert!(!world.last_at(CALLER, "SIP/2.0 488").is_empty());
+    assert_eq!(world.reached(PBX, "ACK"), 2, "the call's own, and that of the 488, which is hop by hop");
+}
+
+#[test]
+fn an_early_bye_ends_with_the_invites_own_refusal() {
+    let mut world = World::new(&config(1, &menu("")));
+    world.modes.insert(at(PBX), Mode::Ring);
+    let caller = world.invite("100");
+    world.run();
+    let bye = world.in_dialog(End::Caller, caller, "BYE");
+    world.raw(CALLER, bye.as_bytes());
+    assert_eq!((world.reached(PBX, "BYE"), world.in_use()), (1, 1), "the PBX has not let go of the INVITE");
+    world.refuse(0, 487);
+    world.run();
+    assert_eq!((world.final_answer(caller), world.in_use()), (487, 0));
+}
+
+#[test]
+fn an_early_bye_that_overtakes_the_2xx_leaves_no_ghost() {
+    let mut world = World::new(&config(1, &menu("")));
+    world.modes.insert(at(PBX), Mode::Ring);
+    let caller = world.invite("100");
+    world.run();
+    let bye = world.in_dialog(End::Caller, caller, "BYE");
+    world.raw(CALLER, bye.as_bytes());
+    world.callees[0].over = false;
+    world.accept(0);
+    world.run();
+    assert_eq!(world.in_use(), 0, "the BYE of this dialog was answered before");
+}
+
+#[test]
+fn a_request_of_an_unknown_dialog_gets_481() {
+    let mut world = World::new(&config(1, &menu("")));
+    let text = format!(
+        "BYE sip:100@{GATE} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKu\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\nCall-ID: u\r\nCSeq: 2 BYE\r\n\r\n"
+    );
+    world.raw(CALLER, text.as_bytes());
+    assert!(!world.last_at(CALLER, "SIP/2.0 481").is_empty());
+}
+
+#[test]
+fn a_caller_that_follows_no_route_set_is_matched_by_dialog() {
+    let (mut world, caller) = up();
+    world.callers[caller].routes.clear();
+    world.callers[caller].target = format!("sip:100@{GATE}");
+    world.hang_up(End::Caller, caller);
+    world.run();
+    assert_eq!((world.reached(PBX, "BYE"), world.in_use()), (1, 0));
+}
+
+#[test]
+fn somebody_elses_cookie_ends_nobodys_call() {
+    let mut world = World::new(&config(2, &menu("")));
+    let (one, two) = (world.answered("100"), world.answered("100"));
+    let stolen = world.callers[one].routes.clone();
+    let leg = &mut world.callers[two];
+    (leg.routes, leg.local) = (stolen, "<sip:evil@x>;tag=evil".into());
+    let bye = world.in_dialog(End::Caller, two, "BYE");
+    world.raw(CALLER, bye.as_bytes());
+    assert_eq!(world.in_use(), 2);
+    let forged = bye.replace(";sw=", ";sw=0").replace("z9hG4bK-", "z9hG4bK-f");
+    world.raw(CALLER, forged.as_bytes());
+    assert_eq!(world.in_use(), 2);
+}
+
+#[test]
+fn strict_routers_before_and_behind_us_are_served() {
+    let (mut world, caller) = up();
+    // Before us: the Request-URI is our own Record-Route value, the real target comes last in Route.
+    let own = world.callers[caller].routes[0].trim_matches(['<', '>']).to_owned();
+    let real = world.callers[caller].target.clone();
+    let leg = &mut world.callers[caller];
+    (leg.routes, leg.target) = (vec![format!("<{real}>")], own);
+    world.request(End::Caller, caller, "INFO");
+    world.run();
+    let seen = world.last_at(PBX, "INFO");
+    assert!(seen.starts_with(&format!("INFO {real} SIP/2.0\r\n")) && !seen.contains("Route:"), "{seen}");
+
+    // Behind us: a route without lr becomes the Request-URI, and the former one goes to the end of the Route set.
+    let (mut world, caller) = up();
+    world.callers[caller].routes.push(format!("<sip:{PBX2}>"));
+    world.request(End::Caller, caller, "INFO");
+    world.run();
+    let seen = world.last_at(PBX2, "INFO");
+    assert!(seen.starts_with(&format!("INFO sip:{PBX2} SIP/2.0\r\n")), "{seen}");
+    assert!(seen.contains(&format!("Route: <sip:callee@{PBX}>\r\n")), "{seen}");
+
+    // And a loose one is just the next hop.
+    let (mut world, caller) = up();
+    world.callers[caller].routes.push(format!("<sip:{PBX2};lr>"));
+    world.request(End::Caller, caller, "INFO");
+    world.run();
+    let seen = world.last_at(PBX2, "INFO");
+    assert!(seen.starts_with(&format!("INFO sip:callee@{PBX} SIP/2.0\r\n")), "{seen}");
+    assert!(seen.contains(&format!("Route: <sip:{PBX2};lr>\r\n")), "{seen}");
+}

@@ -1,0 +1,15 @@
+//! Stories: what the caller, the PBX, the pool and the operators saw.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "the world serves several test programs")]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod basic;
+mod cancel;
+mod counting;
+mod dialogs;
+mod overflow;
+mod peers;
+mod rules;
