@@ -23,6 +23,14 @@
 //! | [`route`] | trunk, service and host look-ups; `explain` |
 //! | [`proxy`] | the only core type the shell drives |
 //!
+//! | shell | |
+//! |---|---|
+//! | `transport` | sockets |
+//! | `server` | a running node: threads, start, reload, stop |
+//! | `admin` | HTTP: metrics, views, explain |
+//! | `cli` | the commands |
+//! | `exit` | errors to exit codes |
+//!
 //! # A call's way
 //!
 //! 1. The shell hands a datagram to [`proxy::Proxy::handle`]; [`sip::Message`] indexes it without a copy.
@@ -37,6 +45,7 @@
 //! 9. The call ends in one place, which releases the channel exactly once ([`pool::Channel`] is moved, not copied).
 //! 10. Counters, events and the table of calls ([`pool::Slots`]) are all that readers see; nobody locks a shard.
 
+// The core.
 pub mod alert;
 pub mod config;
 pub mod metrics;
@@ -48,3 +57,15 @@ pub mod sip;
 pub mod store;
 pub mod time;
 pub mod transaction;
+
+// The shell.
+#[cfg(feature = "shell")]
+pub mod admin;
+#[cfg(feature = "shell")]
+pub mod cli;
+#[cfg(feature = "shell")]
+pub mod exit;
+#[cfg(feature = "shell")]
+pub mod server;
+#[cfg(feature = "shell")]
+pub mod transport;

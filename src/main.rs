@@ -1,3 +1,17 @@
-//! The program; see the library for everything else.
+//! The program: parse the command line, run the command, turn its error into an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sipweir::cli::Cli;
+
+#[expect(clippy::print_stderr, reason = "the one place that reports why the program ends")]
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sipweir: {error}");
+            ExitCode::from(&error)
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! What a shard counts: plain integers, copied out once a second by the shell.
 
-use crate::alert::EventKind;
 use crate::config::Step;
 use crate::pool::{Refusal, ServiceId};
 use crate::sip::{Fault, Method};
@@ -155,7 +154,6 @@ pub struct Counters {
     drops: [u64; Drop::LABELS.len()],
     refusals: [u64; Refusal::ALL.len()],
     ends: [u64; EndReason::ALL.len()],
-    events: [u64; EventKind::ALL.len()],
     overflows: Vec<[u64; Step::LABELS.len()]>,
     /// Requests received again and absorbed or answered from memory.
     pub retransmissions: u64,
@@ -175,7 +173,6 @@ impl Default for Counters {
             drops: [0; Drop::LABELS.len()],
             refusals: [0; Refusal::ALL.len()],
             ends: [0; EndReason::ALL.len()],
-            events: [0; EventKind::ALL.len()],
             overflows: Vec::new(),
             retransmissions: 0,
             answered: 0,
@@ -206,10 +203,6 @@ impl Counters {
 
     pub(crate) fn end(&mut self, reason: EndReason) {
         self.ends[reason as usize] += 1;
-    }
-
-    pub(crate) fn event(&mut self, kind: EventKind) {
-        self.events[kind as usize] += 1;
     }
 
     pub(crate) fn overflow(&mut self, service: ServiceId, step: &Step) {
@@ -266,11 +259,6 @@ impl Counters {
     /// Ends of calls by reason.
     pub fn ends(&self) -> impl Iterator<Item = (EndReason, u64)> + '_ {
         EndReason::ALL.into_iter().zip(self.ends)
-    }
-
-    /// Events by kind.
-    pub fn events(&self) -> impl Iterator<Item = (EventKind, u64)> + '_ {
-        EventKind::ALL.into_iter().zip(self.events)
     }
 
     /// Overflow steps taken, by service and step.

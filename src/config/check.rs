@@ -1,5 +1,10 @@
 //! From the file to a [`Config`]: every reference resolved, every bound checked, every problem reported.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "TOML's value types are not ours; what is not the one wanted is a problem"
+)]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -349,7 +354,7 @@ fn read_pools(root: &mut Section, problems: &mut Problems) -> Vec<Pool> {
             section.number(problems, "near_full_percent", 1..=100).map_or(default.near_full_percent, |n| n as u8);
         let recovered = section
             .number(problems, "recovered_percent", 1..=100)
-            .map_or(default.recovered_percent.min(near.saturating_sub(1).max(1)), |n| n as u8);
+            .map_or_else(|| default.recovered_percent.min(near.saturating_sub(1).max(1)), |n| n as u8);
         if recovered > near || (recovered == near && near > 1) {
             problems.add(
                 section.key("recovered_percent"),

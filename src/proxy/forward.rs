@@ -84,8 +84,10 @@ pub(super) fn write(
         fits &= edit.insert(message.headers_start(), changes.lines);
     }
     if !changes.history.is_empty() {
-        let behind =
-            message.all(HeaderName::HistoryInfo).last().map_or(message.headers_start(), |header| header.line.end());
+        let behind = message
+            .all(HeaderName::HistoryInfo)
+            .last()
+            .map_or_else(|| message.headers_start(), |header| header.line.end());
         fits &= edit.insert(behind, changes.history);
     }
     if let Some(via) = message.header(HeaderName::Via) {

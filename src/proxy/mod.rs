@@ -240,14 +240,17 @@ impl Proxy {
         if self.events.is_empty() {
             return None;
         }
-        let event = self.events.remove(0);
-        self.counters.event(event.kind);
-        Some(Output::Event(event))
+        Some(Output::Event(self.events.remove(0)))
     }
 
     /// When [`Proxy::handle_timeout`] is due; `None` when nothing runs.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.wheel.next_at()
+    }
+
+    /// A datagram found the kernel's buffer full; what matters is sent again by its timer.
+    pub fn count_unsent(&mut self) {
+        self.counters.drop(Drop::SendFailed);
     }
 
     /// The counters.

@@ -64,19 +64,20 @@ impl Proxy {
             Ok(found) => found,
             Err(fault) => return self.refuse_fault(message, origin, fault),
         };
-        match message.method() {
-            Method::Ack => self.ack(now, message, &found, origin),
-            Method::Cancel => self.cancel(now, message, &found, origin),
-            method => {
-                let fingerprint = self.secret.transaction(message, &found, method);
-                if let Some(key) = self.transactions.find(fingerprint) {
-                    self.counters.retransmissions += 1;
-                    self.transactions.server_event(env!(self, now), key, Event::Request, |_| {});
-                    return;
-                }
-                self.new_request(now, message, &found, method, origin);
-            }
+        let method = message.method();
+        if method == Method::Ack {
+            return self.ack(now, message, &found, origin);
         }
+        if method == Method::Cancel {
+            return self.cancel(now, message, &found, origin);
+        }
+        let fingerprint = self.secret.transaction(message, &found, method);
+        if let Some(key) = self.transactions.find(fingerprint) {
+            self.counters.retransmissions += 1;
+            self.transactions.server_event(env!(self, now), key, Event::Request, |_| {});
+            return;
+        }
+        self.new_request(now, message, &found, method, origin);
     }
 
     // --- answers without a transaction -------------------------------------------------------------------------------

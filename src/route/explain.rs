@@ -59,15 +59,12 @@ pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Optio
         steps.push("the service takes no channel".into());
     }
     let ask = Ask { trunk: router.trunk_id(at), service: router.service_id(at_service), has: None, is_known: false };
-    let refusal = match gate.would_admit(ask) {
-        Ok(_) => {
-            let target = &config.targets[service.target];
-            let uris: Vec<&str> = target.uris.iter().map(|uri| &*uri.host_port).collect();
-            steps.push(format!("admitted: to target {} ({})", target.name, uris.join(", then ")));
-            steps.push(format!("if the target fails: {}", plan(router, at_service)));
-            return Some(Explanation { verdict: "admit", service: name, refusal: None, steps });
-        }
-        Err(refusal) => refusal,
+    let Err(refusal) = gate.would_admit(ask) else {
+        let target = &config.targets[service.target];
+        let uris: Vec<&str> = target.uris.iter().map(|uri| &*uri.host_port).collect();
+        steps.push(format!("admitted: to target {} ({})", target.name, uris.join(", then ")));
+        steps.push(format!("if the target fails: {}", plan(router, at_service)));
+        return Some(Explanation { verdict: "admit", service: name, refusal: None, steps });
     };
     if !refusal.takes_plan() {
         return Some(refuse(refusal, name, steps));

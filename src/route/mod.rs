@@ -178,12 +178,20 @@ impl Router {
         self.own.iter().any(|(own, own_port)| port == *own_port && host.is(&own.as_host()))
     }
 
-    /// Whether we answer for a URI's host: a listener of ours, a configured domain, or a telephone number.
+    /// Whether we answer for a URI's host: a listener of ours (whatever its port when the URI names none), a configured
+    /// domain, or a telephone number.
     pub fn is_ours(&self, uri: &Uri<'_>) -> bool {
-        uri.scheme == Scheme::Tel || self.is_self(uri) || {
-            let host = uri.host_text();
-            self.config.domains.iter().any(|domain| &**domain == "*" || domain.as_bytes().eq_ignore_ascii_case(host))
-        }
+        let is_own_host = |host: Host<'_>| self.own.iter().any(|(own, _)| host.is(&own.as_host()));
+        uri.scheme == Scheme::Tel
+            || self.is_self(uri)
+            || (uri.port.is_none() && uri.host().is_some_and(is_own_host))
+            || {
+                let host = uri.host_text();
+                self.config
+                    .domains
+                    .iter()
+                    .any(|domain| &**domain == "*" || domain.as_bytes().eq_ignore_ascii_case(host))
+            }
     }
 
     /// The listener that sends to `destination` what came in by `listener`: the same one when it can, else the first
@@ -297,7 +305,8 @@ target = "pbx"
         }
         assert_eq!(is("sip:a@example.com:5080"), (false, true));
         assert_eq!(is("tel:+4420"), (false, true));
-        for uri in ["sip:192.0.2.10:5061", "sip:[2001:db8::1]", "sip:192.0.2.11", "sip:a@evil.example"] {
+        assert_eq!(is("sip:100@[2001:db8::1]"), (false, true), "our host, and no port named");
+        for uri in ["sip:192.0.2.10:5061", "sip:[2001:db8::1]:5060", "sip:192.0.2.11", "sip:a@evil.example"] {
             assert_eq!(is(uri), (false, false), "{uri}");
         }
     }

@@ -180,7 +180,8 @@ impl<'a> Uri<'a> {
         let separates = |octet: &u8| matches!(octet, b'-' | b'.' | b'(' | b')');
         let is_telephone = user.first().is_some_and(|octet| octet.is_ascii_digit() || *octet == b'+')
             && user.iter().all(|octet| octet.is_ascii_digit() || *octet == b'+' || separates(octet));
-        if !user.contains(&b'%') && !(is_telephone && user.iter().any(separates)) {
+        let is_dressed = user.contains(&b'%') || (is_telephone && user.iter().any(separates));
+        if !is_dressed {
             return Cow::Borrowed(user);
         }
         let (mut number, mut at) = (Vec::with_capacity(user.len()), 0);

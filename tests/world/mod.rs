@@ -191,7 +191,7 @@ pub struct World {
     pub unreachable: Vec<SocketAddr>,
     /// What arrives there is not read.
     pub deaf: Vec<SocketAddr>,
-    pub check: Option<fn(&World)>,
+    pub check: Option<fn(&Self)>,
 }
 
 pub fn at(address: &str) -> SocketAddr {
@@ -726,7 +726,10 @@ impl World {
                 && match message.method() {
                     Method::Cancel => leg.branch == list(message, HeaderName::Via)[0],
                     Method::Ack if tag_of(&to_header) != tag_of(&leg.local) => false,
-                    _ => tag_of(&leg.local) == tag_of(&to_header),
+                    method => {
+                        debug_assert_ne!(method, Method::Cancel);
+                        tag_of(&leg.local) == tag_of(&to_header)
+                    }
                 }
         });
         match (message.method(), by_caller, by_callee) {

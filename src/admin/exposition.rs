@@ -1,0 +1,147 @@
+//! Metrics: the shard's plain counters and the gate's counts, as Prometheus text.
+//!
+//! Counters are copied into `metrics` handles when somebody asks; the call path never touches them.
+
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::metrics::{Counters, Direction};
+use crate::proxy::Load;
+use crate::server::{Node, Published};
+
+/// Upper bounds of the answer delay's buckets, in seconds: a PBX that picks up at once, and people who do not.
+const DELAY_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 180.0];
+
+/// The recorder, and the last copy of the shard's counters.
+pub(super) struct Exposition {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    counters: Counters,
+    load: Load,
+}
+
+impl Exposition {
+    pub(super) fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full("sipweir_answer_delay_seconds".into()), DELAY_BUCKETS)
+            .expect("the buckets are not empty")
+            .upkeep_timeout(Duration::from_secs(5))
+            .build_recorder();
+        let handle = recorder.handle();
+        with_local_recorder(&recorder, describe);
+        Self { recorder, handle, counters: Counters::default(), load: Load::default() }
+    }
+
+    /// A new copy of the shard's counters.
+    pub(super) fn take(&mut self, published: Published) {
+        with_local_recorder(&self.recorder, || {
+            let delay = histogram!("sipweir_answer_delay_seconds");
+            for micros in &published.counters.answer_delays_us {
+                delay.record(f64::from(*micros) / 1e6);
+            }
+        });
+        (self.counters, self.load) = (published.counters, published.load);
+    }
+
+    /// The text.
+    pub(super) fn render(&self, node: &Node) -> String {
+        with_local_recorder(&self.recorder, || self.copy(node));
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+
+    fn copy(&self, node: &Node) {
+        let view = node.gate.view();
+        for pool in &view.pools {
+            let name = pool.name.to_string();
+            for (state, channels) in [("reserved", pool.reserved), ("held", pool.held)] {
+                gauge!("sipweir_pool_channels", "pool" => name.clone(), "state" => state).set(channels);
+            }
+            gauge!("sipweir_pool_capacity_channels", "pool" => name.clone()).set(pool.capacity);
+            gauge!("sipweir_pool_set_aside_channels", "pool" => name.clone()).set(pool.set_aside);
+            gauge!("sipweir_pool_peak_channels", "pool" => name.clone()).set(pool.peak);
+            counter!("sipweir_pool_admissions_total", "pool" => name).absolute(pool.admitted);
+        }
+        for service in &view.services {
+            let name = service.name.to_string();
+            gauge!("sipweir_service_calls", "service" => name.clone()).set(service.calls);
+            counter!("sipweir_admissions_total", "service" => name.clone()).absolute(service.admitted);
+            counter!("sipweir_service_refusals_total", "service" => name).absolute(service.refused);
+        }
+        for trunk in &view.trunks {
+            gauge!("sipweir_trunk_calls", "trunk" => trunk.name.to_string()).set(trunk.calls);
+        }
+        gauge!("sipweir_calls").set(view.calls);
+        for (refusal, count) in self.counters.refusals() {
+            counter!("sipweir_refusals_total", "reason" => refusal.label()).absolute(count);
+        }
+        for (service, step, count) in self.counters.overflows() {
+            if let Some(service) = view.services.get(usize::from(service.0)) {
+                counter!("sipweir_overflows_total", "service" => service.name.to_string(), "step" => step)
+                    .absolute(count);
+            }
+        }
+        for (reason, count) in self.counters.ends() {
+            counter!("sipweir_calls_ended_total", "reason" => reason.label()).absolute(count);
+        }
+        counter!("sipweir_calls_answered_total").absolute(self.counters.answered);
+        let word = |direction| if direction == Direction::In { "in" } else { "out" };
+        for (direction, method, count) in self.counters.requests() {
+            counter!("sipweir_requests_total", "direction" => word(direction), "method" => method.label())
+                .absolute(count);
+        }
+        for (direction, status, count) in self.counters.responses() {
+            counter!("sipweir_responses_total", "direction" => word(direction), "status" => status.to_string())
+                .absolute(count);
+        }
+        for (reason, count) in self.counters.drops() {
+            counter!("sipweir_drops_total", "reason" => reason).absolute(count);
+        }
+        counter!("sipweir_retransmissions_total").absolute(self.counters.retransmissions);
+        counter!("sipweir_answer_delays_lost_total").absolute(self.counters.delays_lost);
+        gauge!("sipweir_transactions", "side" => "server").set(self.load.servers as f64);
+        gauge!("sipweir_transactions", "side" => "client").set(self.load.clients as f64);
+        gauge!("sipweir_timers").set(self.load.timers as f64);
+        for (kind, count) in node.event_counts() {
+            counter!("sipweir_events_total", "event" => kind.label()).absolute(count);
+        }
+        gauge!("sipweir_ready").set(if node.is_ready() { 1 } else { 0 });
+        gauge!("sipweir_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+    }
+}
+
+fn describe() {
+    describe_gauge!("sipweir_pool_channels", "Channels in use, of calls being set up (reserved) and answered (held)");
+    describe_gauge!("sipweir_pool_capacity_channels", "Channels a pool has");
+    describe_gauge!("sipweir_pool_set_aside_channels", "Free channels kept for services with a reserve");
+    describe_gauge!("sipweir_pool_peak_channels", "Most channels in use at a time since the start");
+    describe_counter!("sipweir_pool_admissions_total", "Calls that took a channel of the pool");
+    describe_gauge!("sipweir_service_calls", "Calls of a service in progress");
+    describe_counter!("sipweir_admissions_total", "Calls admitted to a service");
+    describe_counter!(
+        "sipweir_service_refusals_total",
+        "Calls of a service that found its limit reached or no channel"
+    );
+    describe_gauge!("sipweir_trunk_calls", "Calls of a trunk in progress");
+    describe_gauge!("sipweir_calls", "Calls in progress");
+    describe_counter!("sipweir_refusals_total", "Times a rung of the admission ladder said no");
+    describe_counter!("sipweir_overflows_total", "Steps of overflow plans taken");
+    describe_counter!("sipweir_calls_ended_total", "Calls ended");
+    describe_counter!("sipweir_calls_answered_total", "Calls answered");
+    describe_counter!("sipweir_requests_total", "Requests received and sent, copies included");
+    describe_counter!("sipweir_responses_total", "Responses received and sent, copies included");
+    describe_counter!("sipweir_drops_total", "Datagrams that went no further");
+    describe_counter!("sipweir_retransmissions_total", "Copies of requests absorbed or answered from memory");
+    describe_counter!("sipweir_answer_delays_lost_total", "Answer delays that are missing in the histogram");
+    describe_histogram!("sipweir_answer_delay_seconds", Unit::Seconds, "Time from INVITE to the first 2xx");
+    describe_gauge!("sipweir_transactions", "Transactions alive");
+    describe_gauge!("sipweir_timers", "Timers running");
+    describe_counter!("sipweir_events_total", "Events raised");
+    describe_gauge!("sipweir_ready", "1 while the node takes calls");
+    describe_gauge!("sipweir_build_info", "The version that runs");
+}

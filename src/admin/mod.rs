@@ -1,0 +1,151 @@
+//! Shell: the admin interface. Every path in one table; readers get snapshots and never lock a shard.
+
+mod exposition;
+pub mod view;
+
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::route::explain;
+use crate::server::{Handle, Published};
+use exposition::Exposition;
+use view::{CallsView, Problem, View};
+
+/// Calls listed at most in one answer.
+const CALLS_MAX: usize = 10_000;
+
+struct Admin {
+    handle: Handle,
+    exposition: Mutex<Exposition>,
+}
+
+/// Runs the control side on the current thread until told to stop.
+pub(crate) fn serve(
+    handle: Handle,
+    socket: Option<TcpListener>,
+    mut published: mpsc::Receiver<Published>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "no runtime for the admin interface"),
+    };
+    runtime.block_on(async {
+        let admin = Arc::new(Admin { handle, exposition: Mutex::new(Exposition::new()) });
+        if let Some(socket) = socket {
+            let app = routes(Arc::clone(&admin));
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(listener) => {
+                    tokio::spawn(async move {
+                        // axum survives accept errors; this returns only when the runtime ends.
+                        if let Err(error) = axum::serve(listener, app).await {
+                            tracing::error!(%error, "the admin interface ended");
+                        }
+                    });
+                }
+                Err(error) => tracing::error!(%error, "the admin interface cannot listen"),
+            }
+        }
+        let collect = async {
+            while let Some(copy) = published.recv().await {
+                admin.exposition.lock().unwrap_or_else(PoisonError::into_inner).take(copy);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = collect => {}
+            // The sender gone says the same.
+            _ = stopped => {}
+        }
+    });
+    runtime.shutdown_background();
+}
+
+fn routes(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/pools", get(pools))
+        .route("/api/v1/calls", get(calls))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/explain", get(explained))
+        .route("/api/v1/reload", post(reload))
+        .with_state(admin)
+}
+
+async fn index() -> &'static str {
+    "sipweir\n\n/metrics         Prometheus text\n/healthz         200 while the process lives\n/readyz          200 while it takes calls\n\
+     /api/v1/pools    pools, services and trunks\n/api/v1/calls    calls in progress (?pool= &service= &trunk= &limit=)\n\
+     /api/v1/events   the last events\n/api/v1/explain  what would happen to a call (?trunk= &number=)\n\
+     /api/v1/reload   POST: read the configuration again\n"
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    if admin.handle.node().is_ready() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let text = admin.exposition.lock().unwrap_or_else(PoisonError::into_inner).render(admin.handle.node());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn pools(State(admin): State<Arc<Admin>>) -> Json<View> {
+    Json(View::of(admin.handle.node()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallsQuery {
+    pool: Option<String>,
+    service: Option<String>,
+    trunk: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn calls(State(admin): State<Arc<Admin>>, Query(query): Query<CallsQuery>) -> Json<CallsView> {
+    let limit = query.limit.unwrap_or(100).min(CALLS_MAX);
+    let wanted = |name: &Option<String>, value: Option<&str>| name.as_deref().is_none_or(|name| Some(name) == value);
+    Json(CallsView::of(admin.handle.node(), limit, |trunk, service, pool| {
+        wanted(&query.trunk, Some(trunk)) && wanted(&query.service, service) && wanted(&query.pool, pool)
+    }))
+}
+
+async fn events(State(admin): State<Arc<Admin>>) -> Response {
+    Json(admin.handle.node().events()).into_response()
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    trunk: String,
+    number: String,
+}
+
+async fn explained(State(admin): State<Arc<Admin>>, Query(query): Query<ExplainQuery>) -> Response {
+    let node = admin.handle.node();
+    let Some(router) = node.router() else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    match explain(&router, &node.gate, &query.trunk, &query.number) {
+        Some(explanation) => Json(explanation).into_response(),
+        None => (StatusCode::NOT_FOUND, Json(Problem::no_trunk(&router.config, &query.trunk))).into_response(),
+    }
+}
+
+async fn reload(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.handle.reload() {
+        Ok(()) => (StatusCode::ACCEPTED, Json(Problem { problem: "none".into() })).into_response(),
+        Err(error) => (StatusCode::CONFLICT, Json(Problem { problem: error.to_string() })).into_response(),
+    }
+}

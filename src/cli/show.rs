@@ -1,0 +1,154 @@
+//! `sipweir pools`, `calls` and `events`
+
+use clap::Args;
+
+use super::client::NodeArgs;
+use super::{say, say_json};
+use crate::admin::view::{CallsView, View};
+use crate::exit::ExitError;
+
+/// Show the pools, services and trunks of a running node
+#[derive(Args)]
+pub(super) struct Pools {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Pools {
+    pub(super) fn run(self) -> Result<(), ExitError> {
+        let view: View = self.node.get("/api/v1/pools", &[])?;
+        if self.node.json {
+            say_json(&view);
+            return Ok(());
+        }
+        let mut pools =
+            Table::new(&["POOL", "IN USE", "OF", "RESERVED", "HELD", "SET ASIDE", "PEAK", "CONDITION", "REFUSED"]);
+        for pool in &view.pools {
+            let numbers = [pool.in_use, pool.capacity, pool.reserved, pool.held, pool.set_aside, pool.peak]
+                .map(|n| n.to_string());
+            let mut row = vec![pool.name.clone()];
+            row.extend(numbers);
+            row.extend([pool.condition.clone(), pool.refused.to_string()]);
+            pools.row(row);
+        }
+        let mut services = Table::new(&["SERVICE", "CALLS", "ADMITTED", "REFUSED"]);
+        for service in &view.services {
+            let (calls, admitted, refused) = (service.calls, service.admitted, service.refused);
+            services.row(vec![service.name.clone(), calls.to_string(), admitted.to_string(), refused.to_string()]);
+        }
+        let mut trunks = Table::new(&["TRUNK", "CALLS", "OF"]);
+        for trunk in &view.trunks {
+            let max = trunk.max_calls.map_or_else(|| "any".into(), |max| max.to_string());
+            trunks.row(vec![trunk.name.clone(), trunk.calls.to_string(), max]);
+        }
+        say(format_args!("{}\n\n{}\n\n{}", pools.text(), services.text(), trunks.text()));
+        Ok(())
+    }
+}
+
+/// List the calls in progress on a running node
+#[derive(Args)]
+pub(super) struct Calls {
+    /// Only calls that hold a channel of this pool
+    #[arg(long)]
+    pool: Option<String>,
+    /// Only calls to this service
+    #[arg(long)]
+    service: Option<String>,
+    /// Only calls of this trunk
+    #[arg(long)]
+    trunk: Option<String>,
+    /// List at most this many, oldest first
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Calls {
+    pub(super) fn run(self) -> Result<(), ExitError> {
+        let limit = self.limit.to_string();
+        let query = [
+            ("pool", self.pool.as_deref()),
+            ("service", self.service.as_deref()),
+            ("trunk", self.trunk.as_deref()),
+            ("limit", Some(limit.as_str())),
+        ];
+        let view: CallsView = self.node.get("/api/v1/calls", &query)?;
+        if self.node.json {
+            say_json(&view);
+            return Ok(());
+        }
+        let mut table =
+            Table::new(&["SLOT", "STATE", "SECONDS", "TRUNK", "SERVICE", "POOL", "CALLER", "NUMBER", "CALL-ID"]);
+        for call in &view.calls {
+            let or_dash = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".into());
+            table.row(vec![
+                call.slot.to_string(),
+                call.state.clone(),
+                call.seconds.to_string(),
+                call.trunk.clone(),
+                or_dash(&call.service),
+                or_dash(&call.pool),
+                call.caller.clone(),
+                call.number.clone(),
+                call.call_id.clone(),
+            ]);
+        }
+        say(table.text());
+        say(format_args!("{} of {} calls", view.calls.len(), view.total));
+        Ok(())
+    }
+}
+
+/// List the last events of a running node
+#[derive(Args)]
+pub(super) struct Events {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Events {
+    pub(super) fn run(self) -> Result<(), ExitError> {
+        let events: Vec<serde_json::Value> = self.node.get("/api/v1/events", &[])?;
+        if self.node.json {
+            say_json(&events);
+            return Ok(());
+        }
+        let mut table = Table::new(&["AT", "SEVERITY", "EVENT", "MESSAGE"]);
+        for event in &events {
+            let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+            table.row(vec![text("at"), text("severity"), text("event"), text("message")]);
+        }
+        say(table.text());
+        Ok(())
+    }
+}
+
+/// Columns as wide as their widest cell.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(head: &[&str]) -> Self {
+        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        // What a peer chose to call itself must not drive the terminal.
+        let clean = |cell: String| cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        self.rows.push(cells.into_iter().map(clean).collect());
+    }
+
+    fn text(&self) -> String {
+        let columns = self.rows[0].len();
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            cells.join("  ").trim_end().to_owned()
+        };
+        self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}

@@ -1,0 +1,278 @@
+//! Shell: a running node, built from its configuration.
+//!
+//! Order of start: check the data directory, bind every socket, then the admin interface, then the worker; so whatever
+//! fails, fails before the first call. One thread runs the shard (`run`), one the admin interface and what follows from
+//! events. They share the [`Node`], which holds snapshots and the node's gate.
+
+#![expect(clippy::disallowed_methods, reason = "the shell owns the clock")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "the kinds of I/O errors are open-ended")]
+
+pub mod node;
+mod run;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use node::{EventRecord, Node};
+
+use crate::admin;
+use crate::config::Config;
+use crate::metrics::Counters;
+use crate::proxy::{Load, Proxy};
+use crate::transport::udp;
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address cannot be bound.
+    #[error("listen[{listener}].uri: cannot listen on udp:{address}: {error}; {}", cure(.error))]
+    Listen {
+        /// Position of the listener.
+        listener: usize,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The admin interface's address cannot be bound.
+    #[error("admin.listen: cannot listen on {address}: {error}; {}", cure(.error))]
+    Admin {
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The data directory cannot be written to.
+    #[error("node.data_dir: cannot write to {path}: {error}; create it for the user who runs sipweir, or name another")]
+    DataDir {
+        /// The directory.
+        path: Box<str>,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A thread or runtime could not be made, or there is no randomness.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has this port: stop it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address: correct it",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "correct the address",
+    }
+}
+
+/// What a worker tells the control side about itself, once a second.
+pub struct Published {
+    /// Its counters.
+    pub counters: Counters,
+    /// How full its tables are.
+    pub load: Load,
+}
+
+/// What the control side asks of a worker.
+pub(crate) enum Request {
+    Reload(Arc<Config>),
+}
+
+/// Copies of counters on their way to the control side.
+const PUBLISHED_MAX: usize = 4;
+/// Requests to a worker on their way.
+const REQUESTS_MAX: usize = 16;
+
+/// A running node.
+pub struct Server {
+    node: Arc<Node>,
+    listen: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    requests: mpsc::Sender<Request>,
+    worker: Option<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+    stop_control: Option<oneshot::Sender<()>>,
+}
+
+/// Asks a running node for changes.
+#[derive(Clone)]
+pub struct Handle {
+    node: Arc<Node>,
+    requests: mpsc::Sender<Request>,
+}
+
+/// Why a new configuration does not come into force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// It cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Unreadable(String, io::Error),
+    /// It has problems, one a line.
+    #[error("{0}")]
+    Problems(String),
+    /// It changes what only a start can.
+    #[error("{0} cannot change while running; restart sipweir")]
+    NeedsRestart(&'static str),
+    /// The worker does not answer.
+    #[error("the worker is busy; try again")]
+    Busy,
+    /// The node was started without a file.
+    #[error("sipweir was started without a configuration file")]
+    NoFile,
+}
+
+impl Server {
+    /// Starts a node. `file` is what a reload reads again.
+    pub fn start(config: Config, file: Option<&Path>) -> Result<Self, StartError> {
+        let mut config = config;
+        if let Some(path) = &config.data_dir {
+            let probe = Path::new(&**path).join(".sipweir-write-test");
+            std::fs::create_dir_all(&**path)
+                .and_then(|()| std::fs::write(&probe, b""))
+                .and_then(|()| std::fs::remove_file(&probe))
+                .map_err(|error| StartError::DataDir { path: path.clone(), error })?;
+        }
+        let mut bound = Vec::new();
+        for (listener, listen) in config.listen.iter_mut().enumerate() {
+            let failed = |error| StartError::Listen { listener, address: listen.address, error };
+            let socket = udp::bind(listen.address).map_err(failed)?;
+            let address = socket.local_addr()?;
+            // Port 0 is the system's choice: Via and Record-Route must say it.
+            if listen.address.port() == 0 && *listen.advertise == *listen.address.to_string() {
+                listen.advertise = address.to_string().into();
+            }
+            listen.address = address;
+            bound.push(socket);
+        }
+        let admin_socket = match config.admin {
+            Some(address) => {
+                let failed = |error| StartError::Admin { address, error };
+                let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+                socket.set_nonblocking(true)?;
+                Some(socket)
+            }
+            None => None,
+        };
+        let listen = config.listen.iter().map(|listen| listen.address).collect();
+        let admin = admin_socket.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).map_err(io::Error::other)?;
+        let config = Arc::new(config);
+        let node = Arc::new(Node::new(Arc::clone(&config), file.map(Path::to_owned)));
+        let proxy = Proxy::new(config, Arc::clone(&node.gate), Arc::clone(&node.slots), secret);
+        node.set_router(Arc::clone(proxy.router()));
+
+        let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
+        let (published_out, published) = mpsc::channel(PUBLISHED_MAX);
+        let (stop_control, stopped) = oneshot::channel();
+        let handle = Handle { node: Arc::clone(&node), requests: requests.clone() };
+        let (ready_out, ready) = std::sync::mpsc::sync_channel(1);
+        let worker_node = Arc::clone(&node);
+        let worker = std::thread::Builder::new()
+            .name("sipweir-shard-0".into())
+            .spawn(move || run::shard(worker_node, proxy, bound, requests_in, published_out, &ready_out))?;
+        ready.recv().map_err(io::Error::other)??;
+        let control = std::thread::Builder::new()
+            .name("sipweir-control".into())
+            .spawn(move || admin::serve(handle, admin_socket, published, stopped))?;
+        node.set_ready(true);
+        Ok(Self {
+            node,
+            listen,
+            admin,
+            requests,
+            worker: Some(worker),
+            control: Some(control),
+            stop_control: Some(stop_control),
+        })
+    }
+
+    /// What readers see.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// The addresses the listeners are bound to.
+    pub fn listen(&self) -> &[SocketAddr] {
+        &self.listen
+    }
+
+    /// The address of the admin interface.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// For asking the node for changes.
+    pub fn handle(&self) -> Handle {
+        Handle { node: Arc::clone(&self.node), requests: self.requests.clone() }
+    }
+
+    /// Whether the worker still runs: a panic of ours ends it.
+    pub fn is_alive(&self) -> bool {
+        self.worker.as_ref().is_some_and(|worker| !worker.is_finished())
+    }
+
+    /// Stops the node: no longer ready, then the worker, then the admin interface.
+    pub fn stop(mut self) {
+        self.shut_down();
+    }
+
+    fn shut_down(&mut self) {
+        self.node.set_ready(false);
+        self.node.ask_to_stop();
+        for thread in [self.worker.take(), self.control.take()].into_iter().flatten() {
+            if let Some(stop) = self.stop_control.take() {
+                // The control side may have ended by itself; then nobody listens.
+                stop.send(()).unwrap_or(());
+            }
+            if thread.join().is_err() {
+                tracing::error!(event = "thread_panicked", "a thread of sipweir panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl Handle {
+    /// What readers see.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Reads the configuration file again and brings it into force, or says why not; then the old one stays.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        let result = self.try_reload();
+        self.node.note_reload(&result);
+        result
+    }
+
+    fn try_reload(&self) -> Result<(), ReloadError> {
+        let path = self.node.file.as_ref().ok_or(ReloadError::NoFile)?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ReloadError::Unreadable(path.display().to_string(), error))?;
+        let new = Config::parse(&text).map_err(|problems| {
+            ReloadError::Problems(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })?;
+        let old = self.node.config();
+        if new.listen != old.listen {
+            return Err(ReloadError::NeedsRestart("listen"));
+        }
+        if new.admin != old.admin {
+            return Err(ReloadError::NeedsRestart("admin.listen"));
+        }
+        if (new.workers, &new.data_dir) != (old.workers, &old.data_dir) {
+            return Err(ReloadError::NeedsRestart("node.workers and node.data_dir"));
+        }
+        self.requests.try_send(Request::Reload(Arc::new(new))).map_err(|_| ReloadError::Busy)
+    }
+}

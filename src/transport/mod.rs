@@ -1,0 +1,3 @@
+//! Shell: sockets. Addresses and bytes, nothing of SIP.
+
+pub mod udp;
