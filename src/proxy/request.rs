@@ -229,8 +229,17 @@ impl Proxy {
         let Incoming { message, found, method, origin, .. } = *incoming;
         let call = self.call_of(&incoming.path, found);
         if call.is_none() {
-            if incoming.path.popped == 0 && !incoming.path.strict && router.is_ours(&incoming.uri) {
-                return self.reject(message, origin, 481, b"");
+            if incoming.path.popped == 0
+                && incoming.path.next.is_none()
+                && !incoming.path.strict
+                && router.is_ours(&incoming.uri)
+            {
+                // Nothing says whose dialog it is. A Request-URI in a domain of ours still has a service, whose PBX may
+                // know it better; an INVITE must not get past the gate that way.
+                if method == Method::Invite || router.is_self(&incoming.uri) {
+                    return self.reject(message, origin, 481, b"");
+                }
+                return self.out_of_dialog(now, router, incoming);
             }
             if !self.is_known(origin.0) {
                 return self.refuse_stranger(message, origin);

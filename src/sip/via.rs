@@ -43,9 +43,8 @@ impl<'a> Via<'a> {
             return None;
         }
         slash(&mut at)?;
-        if word(&mut at)? != b"2.0" {
-            return None;
-        }
+        // A message of another version must be answered with 505, so its Via must be read.
+        word(&mut at)?;
         slash(&mut at)?;
         let transport = word(&mut at)?;
         if at >= end || !is_space(text[at]) {
@@ -217,7 +216,7 @@ mod tests {
     fn broken_vias_are_refused() {
         for via in [
             "SIP/2.0/UDP 192.0.2.15;;,;,,",
-            "SIP/1.0/UDP a",
+            "SIP/UDP a",
             "SIP/2.0/UDP",
             "SIP/2.0/UDP ;branch=x",
             "SIP/2.0/UDP a:b",

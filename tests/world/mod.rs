@@ -180,6 +180,8 @@ pub struct World {
     pub events: Vec<Event>,
     /// Everything the gate sent, newest last.
     pub sent: Vec<(SocketAddr, String)>,
+    /// The same as bytes.
+    pub raw_sent: Vec<(SocketAddr, Bytes)>,
     /// Everything that was delivered to an end point: receiver and text.
     pub delivered: Vec<(SocketAddr, String)>,
     /// Most legs of the PBX that used a channel at a time.
@@ -244,6 +246,7 @@ impl World {
             callees: Vec::new(),
             events: Vec::new(),
             sent: Vec::new(),
+            raw_sent: Vec::new(),
             delivered: Vec::new(),
             busy_peak: 0,
             queue: BinaryHeap::new(),
@@ -336,7 +339,16 @@ impl World {
 
     fn observe(&mut self) {
         let pbx = [at(PBX), at(PBX2)];
-        let busy = self.callees.iter().filter(|leg| leg.busy && pbx.contains(&leg.address.expect("set"))).count();
+        // Forks of one INVITE are one call of the PBX.
+        let mut busy: Vec<(&str, &str)> = self
+            .callees
+            .iter()
+            .filter(|leg| leg.busy && pbx.contains(&leg.address.expect("set")))
+            .map(|leg| (leg.call_id.as_str(), leg.branch.as_str()))
+            .collect();
+        busy.sort_unstable();
+        busy.dedup();
+        let busy = busy.len();
         self.busy_peak = self.busy_peak.max(busy);
         if let Some(check) = self.check {
             check(self);
@@ -349,6 +361,7 @@ impl World {
                 Output::Transmit(transmit) => {
                     let text = String::from_utf8_lossy(&transmit.payload).into_owned();
                     self.sent.push((transmit.destination, text));
+                    self.raw_sent.push((transmit.destination, transmit.payload.clone()));
                     if self.unreachable.contains(&transmit.destination) {
                         self.proxy.handle(self.now, Input::SendFailed { client: transmit.client });
                         continue;
@@ -795,7 +808,8 @@ impl World {
             branch: top,
             invite: text,
             vias,
-            busy: !matches!(mode, Mode::Refuse(_) | Mode::Silent),
+            // One that is stuck outlasts the gate's patience (64*T1 after the CANCEL) by design.
+            busy: !matches!(mode, Mode::Refuse(_) | Mode::Silent | Mode::Stuck),
             ..Leg::default()
         });
         let id = self.callees.len() - 1;

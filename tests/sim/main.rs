@@ -1,0 +1,132 @@
+//! Seeded runs: many callers, a PBX that misbehaves, a network that loses, doubles, delays and reorders. After every
+//! step the gate is compared with a reference model and the invariants are checked; at the end everything is empty.
+//!
+//! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many.
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "the world serves several test programs")]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+use world::*;
+
+/// The reference model: what must hold of the counts, told from the table of calls alone.
+fn check(world: &World) {
+    let view = world.view();
+    // I1, for each pool and for what the PBX itself sees.
+    for pool in &view.pools {
+        assert!(pool.in_use() <= pool.capacity, "I1: {pool:?}");
+    }
+    // I2, I3: the count is the number of calls that hold a channel, each once.
+    let slots = world.slots.list(usize::MAX, |_| true);
+    for (at, pool) in view.pools.iter().enumerate() {
+        let holding = slots.iter().filter(|(_, slot)| slot.pool.is_some_and(|id| usize::from(id.0) == at)).count();
+        assert_eq!(holding, pool.in_use() as usize, "the table and the count differ for {}", pool.name);
+        let answered = slots.iter().filter(|(_, slot)| slot.pool.is_some() && slot.answered).count();
+        if view.pools.len() == 1 {
+            assert_eq!(answered, pool.held as usize, "held are those answered");
+        }
+    }
+    assert_eq!(slots.len(), view.calls as usize);
+    let by_trunk: u32 = view.trunks.iter().map(|trunk| trunk.calls).sum();
+    assert_eq!(by_trunk, view.calls);
+    let by_service: u32 = view.services.iter().map(|service| service.calls).sum();
+    assert_eq!(by_service, view.pools.iter().map(|pool| pool.in_use()).sum::<u32>());
+}
+
+/// One seed. `lossy` runs may lose any datagram; the PBX may then hold a call longer than the gate waits for it.
+fn run(seed: u64) {
+    let mut random = Random(seed);
+    let lossy = seed.is_multiple_of(2);
+    let capacity = 1 + random.below(6) as u32;
+    let plan =
+        ["", "overflow = [{ route = \"voicemail\" }, { reject = 486 }]", "overflow = [{ redirect = \"sip:x@y\" }]"]
+            [random.below(3) as usize];
+    let target = if random.below(2) == 0 { "pbx" } else { "pair" };
+    let keys = menu(plan).replace("\"pbx\"\n", &format!("\"{target}\"\n"));
+    let text = config(capacity, &format!("{keys}longest_call_s = 900\n"));
+    let mut world = World::seeded(&text, seed);
+    world.check = Some(check);
+    world.faults = Faults {
+        lost: if lossy { random.below(150) } else { 0 },
+        doubled: random.below(200),
+        delay_ms: random.below(120),
+    };
+    let modes = [
+        Mode::Answer(0),
+        Mode::Answer(1_500),
+        Mode::Answer(200),
+        Mode::Ring,
+        Mode::Refuse(486),
+        Mode::Refuse(503),
+        Mode::Refuse(302),
+        Mode::Silent,
+        Mode::Stuck,
+        Mode::Fork(2),
+    ];
+    let calls = 10 + random.below(25);
+    for _ in 0..calls {
+        world.modes.insert(at(PBX), modes[random.below(modes.len() as u64) as usize]);
+        world.modes.insert(at(PBX2), modes[random.below(3) as usize]);
+        let caller = world.invite("100");
+        match random.below(5) {
+            0 => world.cancel_later(caller, random.below(3_000)),
+            1 => {
+                world.cancel_later(caller, 1_400 + random.below(300));
+                world.hang_up_later(End::Caller, caller, 20_000);
+            }
+            _ => {}
+        }
+        world.hang_up_later(End::Caller, caller, 2_000 + random.below(20_000));
+        world.run_for(random.below(2_500));
+        if !world.callees.is_empty() && random.below(3) == 0 {
+            let callee = random.below(world.callees.len() as u64) as usize;
+            world.hang_up_later(End::Callee, callee, random.below(6_000));
+        }
+        if random.below(12) == 0 {
+            let method = ["INFO", "UPDATE", "INVITE", "REFER", "OPTIONS"][random.below(5) as usize];
+            if world.callers[caller].up {
+                world.request(End::Caller, caller, method);
+            }
+        }
+        // A PBX never sees more calls than channels, unless a lost datagram made it hold one that the gate gave up.
+        if !lossy && target == "pbx" {
+            assert!(world.busy_peak <= capacity as usize, "seed {seed}: the PBX saw {} of {capacity}", world.busy_peak);
+        }
+    }
+    // Everybody goes home; what was lost on the way ends by its timers, the longest call last.
+    for _ in 0..8 {
+        for leg in 0..world.callers.len() {
+            world.hang_up(End::Caller, leg);
+            world.cancel(leg);
+        }
+        world.run_for(60_000);
+    }
+    world.run_for(1_000_000);
+    let view = world.view();
+    assert_eq!((view.calls, view.pools[0].in_use()), (0, 0), "seed {seed}: {:?}", world.slots.list(10, |_| true));
+    assert!(world.slots.is_empty());
+    assert!(world.proxy.is_idle(), "seed {seed}: {:?}", world.proxy.load());
+    // One final answer to each INVITE, copies aside, unless it was lost with the caller's patience.
+    for (id, caller) in world.callers.iter().enumerate() {
+        let mut finals: Vec<u16> = caller.answers.iter().copied().filter(|status| *status >= 200).collect();
+        finals.dedup();
+        assert!(finals.len() <= 1, "seed {seed}: caller {id} got {finals:?}");
+        assert!(lossy || finals.len() == 1, "seed {seed}: caller {id} got no final answer: {:?}", caller.answers);
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn seeds() {
+    if let Some(seed) = number("SIM_SEED") {
+        return run(seed);
+    }
+    for seed in 1..=number("SIM_SEEDS").unwrap_or(300) {
+        let result = std::panic::catch_unwind(|| run(seed));
+        assert!(result.is_ok(), "replay with SIM_SEED={seed}");
+    }
+}
