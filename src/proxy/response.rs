@@ -48,8 +48,14 @@ impl Proxy {
         if client.context.identity != forward::identity(&self.secret, &found, found.cseq.method) {
             return self.counters.drop(Drop::AlteredResponse);
         }
+        // §16.7 step 3: without a further Via nothing can be forwarded. It must not move the transaction either, or the
+        // caller would wait for ever; a refusal alone says all there is to say (see `send_back`).
+        let is_cancel = !client.context.cancels.is_none();
+        if status < 300 && !is_cancel && !has_next_via(message) {
+            return self.counters.drop(Drop::NoNextVia);
+        }
         let first_provisional = status < 200 && !std::mem::replace(&mut client.context.provisional, true);
-        let (server, is_cancel) = (client.context.server, !client.context.cancels.is_none());
+        let server = client.context.server;
         let outcome = self.transactions.client_event(env!(self, now), key, Event::response(status), Some(message));
         if outcome == Outcome::PassUp && !is_cancel {
             self.passed_up(now, (key, server), message, &found, status, method, first_provisional);
@@ -144,9 +150,10 @@ impl Proxy {
         let Some(header) = message.header(HeaderName::Via) else { return };
         let value = message.slice(header.value);
         let end = list_end(value, 0);
-        let has_next = end < value.len() || message.all(HeaderName::Via).nth(1).is_some();
-        if !has_next {
-            return self.counters.drop(Drop::NoNextVia);
+        if !has_next_via(message) {
+            // A callee that answers with the Via of its CANCEL: the same refusal, in our words.
+            self.counters.drop(Drop::NoNextVia);
+            return self.answer(now, server, if status == 503 { 500 } else { status }, b"");
         }
         let mut edit = Edit::new(message);
         let range = if end < value.len() {
@@ -222,4 +229,9 @@ impl Proxy {
             self.in_dialog_answered(now, (call, dialog), method, 408, from_caller);
         }
     }
+}
+
+/// Whether a Via remains when ours comes off.
+fn has_next_via(message: &Message) -> bool {
+    message.list(HeaderName::Via).nth(1).is_some()
 }

@@ -113,6 +113,19 @@ fn copies_of_the_cancel_are_answered_and_not_sent_on() {
     assert_eq!(answers, 3);
 }
 
+// SIPp's [last_Via:] after a CANCEL is the CANCEL's own: a refusal that lacks the caller's Via.
+#[test]
+fn a_refusal_without_the_callers_via_still_ends_the_call() {
+    let (mut world, caller) = ringing();
+    let lines: Vec<&str> = world.callees[0].vias.split_inclusive("\r\n").take(1).collect();
+    world.callees[0].vias = lines.concat();
+    world.refuse(0, 486);
+    world.run();
+    assert_eq!((world.final_answer(caller), world.in_use()), (486, 0));
+    world.run_for(40_000);
+    assert!(world.proxy.is_idle());
+}
+
 #[test]
 fn a_cancel_for_nothing_gets_481() {
     let (mut world, caller) = ringing();

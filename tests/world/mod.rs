@@ -156,7 +156,7 @@ pub struct Leg {
     waiting: BTreeMap<String, String>,
     /// A callee's last answer to the INVITE.
     answer: String,
-    vias: String,
+    pub vias: String,
     pub up: bool,
     pub over: bool,
     /// Whether this leg uses a channel of its PBX.

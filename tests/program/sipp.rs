@@ -1,0 +1,230 @@
+//! SIPp on both sides of the binary. SIPp comes from Debian's `sip-tester`; `tests/run` installs it.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::gate::{Gate, TO_VOICEMAIL, port, scenario};
+
+/// SIPp as a callee; ends with the test.
+struct Callee(Child);
+
+impl Drop for Callee {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn sipp(gate: &Gate, name: &str) -> Command {
+    let mut command = Command::new("sipp");
+    let media = port().to_string();
+    command.arg("-sf").arg(scenario(name)).args(["-i", "127.0.0.1", "-mp", &media, "-nostdin"]);
+    command.current_dir(&gate.folder.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn callee(gate: &Gate, name: &str, port: u16, talk_ms: u32) -> Callee {
+    let child = sipp(gate, name).args(["-p", &port.to_string(), "-d", &talk_ms.to_string()]).spawn();
+    let child = child.expect("sipp is installed: see tests/run");
+    let bound = format!("0100007F:{port:04X}");
+    gate.wait_for("SIPp listens", |_| {
+        std::fs::read_to_string("/proc/net/udp").is_ok_and(|table| table.contains(&bound))
+    });
+    Callee(child)
+}
+
+/// Runs SIPp as a caller to its end; true when every call went as its scenario says.
+fn calls(gate: &Gate, name: &str, count: u32, rate: u32, talk_ms: u32) -> bool {
+    start_calls(gate, name, count, rate, talk_ms, gate.sip).wait().expect("sipp ends").success()
+}
+
+fn start_calls(gate: &Gate, name: &str, count: u32, rate: u32, talk_ms: u32, to: u16) -> Child {
+    let numbers = [count, rate, talk_ms].map(|number| number.to_string());
+    let [count, rate, talk] = &numbers;
+    let caller = port().to_string();
+    let to = format!("127.0.0.1:{to}");
+    sipp(gate, name)
+        .args([
+            "-s",
+            "100",
+            "-p",
+            &caller,
+            "-m",
+            count,
+            "-r",
+            rate,
+            "-d",
+            talk,
+            "-timeout",
+            "60",
+            "-timeout_error",
+            &to,
+        ])
+        .spawn()
+        .expect("sipp is installed: see tests/run")
+}
+
+fn overflows(gate: &Gate, step: &str) -> u64 {
+    gate.metric(&format!("sipweir_overflows_total{{service=\"menu\",step=\"{step}\"}}"))
+}
+
+#[test]
+fn calls_within_the_pool_all_reach_the_pbx() {
+    let gate = Gate::start(50, TO_VOICEMAIL);
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    assert!(calls(&gate, "caller", 100, 50, 100));
+    gate.wait_for("the last channel is free", |gate| gate.in_use() == 0);
+    gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_answered_total") == 100);
+    assert_eq!(gate.metric("sipweir_admissions_total{service=\"menu\"}"), 100);
+    assert_eq!(overflows(&gate, "route"), 0);
+    assert_eq!(gate.metric("sipweir_calls_ended_total{reason=\"caller_bye\"}"), 100);
+    assert_eq!(gate.metric("sipweir_answer_delay_seconds_count"), 100);
+    assert_eq!(gate.stop(), 0);
+}
+
+#[test]
+fn the_surplus_goes_to_the_voicemail_and_exactly_the_pool_to_the_pbx() {
+    let gate = Gate::start(3, TO_VOICEMAIL);
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let _voicemail = callee(&gate, "pbx", gate.voicemail, 0);
+    assert!(calls(&gate, "caller", 20, 200, 2_000));
+    gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_answered_total") == 20);
+    assert_eq!(gate.metric("sipweir_admissions_total{service=\"menu\"}"), 3);
+    assert_eq!(overflows(&gate, "route"), 17);
+    assert_eq!(gate.metric("sipweir_refusals_total{reason=\"pool_full\"}"), 17);
+    assert_eq!(gate.metric("sipweir_pool_peak_channels{pool=\"ivr\"}"), 3);
+    gate.wait_for("the last channel is free", |gate| gate.in_use() == 0);
+    let events = gate.get("/api/v1/events").expect("events");
+    assert_eq!(events.matches("\"pool_exhausted\"").count(), 1, "{events}");
+    assert_eq!(events.matches("\"pool_recovered\"").count(), 1, "{events}");
+    assert!(events.contains("17 calls refused meanwhile"), "{events}");
+}
+
+#[test]
+fn without_room_and_without_a_plan_callers_hear_486() {
+    let gate = Gate::start(0, "");
+    assert!(calls(&gate, "caller-refused", 10, 50, 0));
+    gate.wait_for("all are counted", |gate| overflows(gate, "reject") == 10);
+    assert_eq!(gate.metric("sipweir_responses_total{direction=\"out\",status=\"486\"}"), 10);
+}
+
+#[test]
+fn a_burst_of_five_hundred_on_ten_channels_admits_ten() {
+    let gate = Gate::start(10, TO_VOICEMAIL);
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let _voicemail = callee(&gate, "pbx", gate.voicemail, 0);
+    assert!(calls(&gate, "caller", 500, 5_000, 4_000));
+    gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_answered_total") == 500);
+    assert_eq!(gate.metric("sipweir_admissions_total{service=\"menu\"}"), 10);
+    assert_eq!(overflows(&gate, "route"), 490);
+}
+
+#[test]
+fn a_cancelled_call_frees_its_channel() {
+    let gate = Gate::start(5, "");
+    let _pbx = callee(&gate, "pbx-rings", gate.pbx, 0);
+    assert!(calls(&gate, "caller-cancels", 5, 20, 200));
+    gate.wait_for("the last channel is free", |gate| gate.in_use() == 0);
+    gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_ended_total{reason=\"not_answered\"}") == 5);
+    assert_eq!(gate.metric("sipweir_requests_total{direction=\"out\",method=\"CANCEL\"}"), 5);
+}
+
+#[test]
+fn the_pbx_hangs_up_and_the_channels_are_free() {
+    let gate = Gate::start(10, "");
+    let _pbx = callee(&gate, "pbx-hangs-up", gate.pbx, 200);
+    assert!(calls(&gate, "caller-waits", 10, 50, 0));
+    gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_ended_total{reason=\"callee_bye\"}") == 10);
+    assert_eq!(gate.in_use(), 0);
+}
+
+/// A line between SIPp and the gate on which everything towards the gate arrives three times.
+struct Echoing {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echoing {
+    fn new(gate: &Gate) -> Self {
+        let line = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        line.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        let port = line.local_addr().expect("bound").port();
+        let to = SocketAddr::from(([127, 0, 0, 1], gate.sip));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut buffer, mut caller) = (vec![0; 65_536], None);
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((length, from)) = line.recv_from(&mut buffer) else { continue };
+                if from == to {
+                    let caller = caller.expect("the gate only answers");
+                    line.send_to(&buffer[..length], caller).expect("sent");
+                } else {
+                    caller = Some(from);
+                    for _ in 0..3 {
+                        line.send_to(&buffer[..length], to).expect("sent");
+                    }
+                }
+            }
+        });
+        Self { port, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Echoing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+#[test]
+fn a_line_that_trebles_every_request_counts_calls_once() {
+    let gate = Gate::start(30, "");
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let line = Echoing::new(&gate);
+    assert!(start_calls(&gate, "caller", 20, 20, 100, line.port).wait().expect("sipp ends").success());
+    gate.wait_for("the last channel is free", |gate| gate.in_use() == 0);
+    gate.wait_for("all are counted", |gate| gate.metric("sipweir_retransmissions_total") >= 80);
+    assert_eq!(gate.metric("sipweir_admissions_total{service=\"menu\"}"), 20);
+    assert_eq!(gate.metric("sipweir_calls_ended_total{reason=\"caller_bye\"}"), 20);
+    assert_eq!(gate.metric("sipweir_requests_total{direction=\"out\",method=\"INVITE\"}"), 20);
+    assert_eq!(gate.metric("sipweir_requests_total{direction=\"out\",method=\"BYE\"}"), 20);
+}
+
+#[test]
+fn a_pbx_that_is_gone_is_overflowed() {
+    let gate = Gate::start(10, TO_VOICEMAIL);
+    let _voicemail = callee(&gate, "pbx", gate.voicemail, 0);
+    assert!(calls(&gate, "caller", 3, 10, 100));
+    gate.wait_for("all are counted", |gate| gate.metric("sipweir_refusals_total{reason=\"target_failed\"}") == 3);
+    assert_eq!(gate.in_use(), 0);
+}
+
+#[test]
+fn lowering_the_capacity_by_sighup_cuts_no_call() {
+    let gate = Gate::start(5, "");
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let mut talking = start_calls(&gate, "caller", 5, 50, 3_000, gate.sip);
+    gate.wait_for("five talk", |gate| gate.in_use() == 5);
+    gate.rewrite(1, "");
+    gate.signal("HUP");
+    gate.wait_for("it is reloaded", |gate| gate.metric("sipweir_pool_capacity_channels{pool=\"ivr\"}") == 1);
+    assert_eq!(gate.in_use(), 5);
+    assert!(calls(&gate, "caller-refused", 1, 1, 0));
+    assert!(talking.wait().expect("sipp ends").success(), "nobody was cut");
+    gate.wait_for("the last channel is free", |gate| gate.in_use() == 0);
+    // A file with a problem changes nothing, and says so.
+    gate.rewrite(1, "limit = -3");
+    gate.signal("HUP");
+    gate.wait_for("it is refused", |gate| gate.metric("sipweir_events_total{event=\"config_refused\"}") == 1);
+    assert!(gate.log().contains("service[0].limit: -3 is no whole number"), "{}", gate.log());
+    assert!(calls(&gate, "caller", 1, 1, 10));
+}
