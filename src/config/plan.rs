@@ -1,5 +1,18 @@
 //! The overflow plan: what becomes of a call that gets no channel, step by step.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "TOML's value types are not ours; what is not the one wanted is a problem"
+)]
+
+use toml::Value;
+
+use super::Target;
+use super::check::{names, position};
+use super::file::{Problems, Section};
+use crate::pool::Refusal;
+use crate::sip::{Uri, typed};
+
 /// One step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -46,4 +59,117 @@ impl Step {
     pub const fn is_last(&self) -> bool {
         matches!(self, Self::Redirect { .. } | Self::Reject { .. })
     }
+}
+
+/// 486 with `Reason: Q.850;cause=34` (no circuit or channel available).
+pub(super) fn default_reject() -> Step {
+    Step::Reject { status: Refusal::PoolFull.status(), lines: reason_line("Q.850;cause=34").into() }
+}
+
+fn reason_line(reason: &str) -> String {
+    format!("Reason: {reason}\r\n")
+}
+
+pub(super) fn read_overflow(section: &mut Section, problems: &mut Problems, targets: &[Target]) -> Option<Vec<Step>> {
+    let key = section.key("overflow");
+    let values = match section.take("overflow")? {
+        Value::Array(values) => values,
+        other => {
+            problems.add(
+                key,
+                format!("{other} is no list of steps"),
+                "write overflow = [{ route = \"voicemail\" }, { reject = 486 }]",
+            );
+            return None;
+        }
+    };
+    if values.is_empty() || values.len() > 16 {
+        problems.add(&*key, format!("{} steps", values.len()), "write 1 to 16 steps, or leave overflow out");
+    }
+    let last = values.len().saturating_sub(1);
+    let mut steps = Vec::new();
+    for (at, value) in values.into_iter().enumerate() {
+        let path = format!("{key}[{at}]");
+        let Value::Table(table) = value else {
+            problems.add(
+                path,
+                format!("{value} is no step"),
+                "write { route = \"…\" }, { redirect = \"sip:…\" } or { reject = 486 }",
+            );
+            continue;
+        };
+        let mut step = Section::new(path.clone(), table);
+        let read = read_step(&mut step, problems, targets);
+        step.finish(problems);
+        if read.as_ref().is_some_and(Step::is_last) && at < last {
+            problems.add(path, "ends the plan, and more steps follow", "move it to the end");
+        }
+        steps.extend(read);
+    }
+    Some(steps)
+}
+
+fn read_step(step: &mut Section, problems: &mut Problems, targets: &[Target]) -> Option<Step> {
+    let kinds = ["route", "redirect", "reject"].into_iter().filter(|kind| step.has(kind)).count();
+    if kinds != 1 {
+        problems.add(
+            step.path().to_owned(),
+            format!("names {kinds} of route, redirect and reject"),
+            "name one of them in each step",
+        );
+    }
+    let route = step.string(problems, "route");
+    let redirect = step.strings(problems, "redirect");
+    let reject = step.number(problems, "reject", 400..=699);
+    if let Some(name) = route {
+        let user = step.string(problems, "user");
+        if user.as_deref().is_some_and(|user| {
+            Uri::parse(format!("sip:{user}@h").as_bytes())
+                .is_none_or(|uri| uri.user() != user.as_bytes() || user.is_empty())
+        }) {
+            problems.add(step.key("user"), format!("{user:?} is no user part"), "write a number such as \"9000\"");
+        }
+        let Some(target) = position(targets, &name, |target| &target.name) else {
+            problems.add(
+                step.key("route"),
+                format!("{name:?} is no target"),
+                format!("add [[target]] with this name; {}", names(targets.iter().map(|target| &*target.name))),
+            );
+            return None;
+        };
+        return Some(Step::Route { target, user: user.map(String::into_boxed_str) });
+    }
+    if let Some(contacts) = redirect {
+        let mut lines = String::new();
+        for contact in &contacts {
+            match Uri::parse(contact.as_bytes()) {
+                Some(_) => {
+                    lines.push_str(&typed::contact_line(contact).unwrap_or_else(|| format!("Contact: <{contact}>\r\n")))
+                }
+                None => problems.add(
+                    step.key("redirect"),
+                    format!("{contact:?} is no URI"),
+                    "write it as \"sip:100@192.0.2.1\"",
+                ),
+            }
+        }
+        return Some(Step::Redirect { lines: lines.into() });
+    }
+    let status = reject? as u16;
+    let mut lines = String::new();
+    match step.string(problems, "reason") {
+        Some(reason) if reason.contains(['\r', '\n']) || !reason.contains(";cause=") => {
+            problems.add(
+                step.key("reason"),
+                format!("{reason:?} is no Reason value"),
+                "write it as \"Q.850;cause=34\" (RFC 3326)",
+            );
+        }
+        Some(reason) => lines.push_str(&reason_line(&reason)),
+        None => lines.push_str(&reason_line("Q.850;cause=34")),
+    }
+    if let Some(seconds) = step.number(problems, "retry_after_s", 1..=86_400) {
+        lines.push_str(&format!("Retry-After: {seconds}\r\n"));
+    }
+    Some(Step::Reject { status, lines: lines.into() })
 }

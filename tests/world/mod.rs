@@ -736,13 +736,10 @@ impl World {
         let by_callee = self.callees.iter().position(|leg| {
             leg.address == Some(to)
                 && leg.call_id == call_id
-                && match message.method() {
-                    Method::Cancel => leg.branch == list(message, HeaderName::Via)[0],
-                    Method::Ack if tag_of(&to_header) != tag_of(&leg.local) => false,
-                    method => {
-                        debug_assert_ne!(method, Method::Cancel);
-                        tag_of(&leg.local) == tag_of(&to_header)
-                    }
+                && if message.method() == Method::Cancel {
+                    leg.branch == list(message, HeaderName::Via)[0]
+                } else {
+                    tag_of(&leg.local) == tag_of(&to_header)
                 }
         });
         match (message.method(), by_caller, by_callee) {

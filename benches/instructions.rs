@@ -1,0 +1,74 @@
+//! Instruction counts (valgrind): the same on any machine, however busy. `cargo bench --bench instructions`
+
+#![allow(missing_docs, reason = "a bench")]
+
+mod common;
+
+use std::hint::black_box;
+
+use bytes::{Bytes, BytesMut};
+use common::{Bench, INVITE, gate};
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use sipweir::pool::{Ask, Gate, ServiceId, TrunkId};
+use sipweir::sip::Message;
+use sipweir::sip::edit::Edit;
+use sipweir::time::Instant;
+
+fn bytes() -> Bytes {
+    Bytes::from_static(INVITE.as_bytes())
+}
+
+fn message() -> Message {
+    Message::parse(bytes()).expect("valid")
+}
+
+fn warm() -> Bench {
+    let mut bench = Bench::new();
+    for _ in 0..64 {
+        bench.call();
+    }
+    bench
+}
+
+/// Index and check one INVITE of some 750 octets.
+#[library_benchmark]
+#[bench::invite(setup = bytes)]
+fn parse(bytes: Bytes) -> u32 {
+    let message = Message::parse(black_box(bytes)).expect("valid");
+    message.check().expect("valid").cseq.number
+}
+
+/// Write it with two splices.
+#[library_benchmark]
+#[bench::invite(setup = message)]
+fn edit(message: Message) -> usize {
+    let mut out = BytesMut::with_capacity(4096);
+    let mut edit = Edit::new(&message);
+    let _ = edit.insert(message.headers_start(), b"Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK0123456789abcdef\r\n");
+    let _ = edit.replace(9..30, b"sip:18000@10.0.0.10:5060");
+    edit.write(&mut out);
+    black_box(out.len())
+}
+
+/// One decision of the gate, confirmed and released.
+#[library_benchmark]
+#[bench::free(setup = gate)]
+fn admit(gate: Gate) -> Gate {
+    let ask = Ask { trunk: TrunkId(0), service: ServiceId(0), has: None, is_known: false };
+    let mut events = Vec::new();
+    let mut channel = gate.admit(Instant::ZERO, black_box(ask), &mut events).expect("room");
+    gate.confirm(&mut channel);
+    gate.release(Instant::ZERO, channel, &mut events);
+    gate
+}
+
+/// One whole call, end points' string work included.
+#[library_benchmark]
+#[bench::warm(setup = warm)]
+fn call(mut bench: Bench) -> Bench {
+    bench.call();
+    bench
+}
+
+library_benchmark_group!(name = core, benchmarks = [parse, edit, admit, call]);
+main!(library_benchmark_groups = core);

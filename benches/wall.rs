@@ -1,0 +1,32 @@
+//! Wall clock: whole calls without sockets, in batches; prints nanoseconds a call. `cargo bench --bench wall`
+//!
+//! For comparing two builds on one machine in one go; single figures mean little on a shared one.
+
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a bench reads the clock and prints")]
+#![allow(missing_docs, reason = "a bench")]
+
+mod common;
+
+use std::time::Instant;
+
+fn main() {
+    let mut bench = common::Bench::new();
+    let gate = common::gate();
+    println!("pools: {}", gate.view().pools.len());
+    let message = bytes::Bytes::from_static(common::INVITE.as_bytes());
+    let mut best = [u128::MAX; 2];
+    for _ in 0..20 {
+        let begin = Instant::now();
+        for _ in 0..1000 {
+            bench.call();
+        }
+        best[0] = best[0].min(begin.elapsed().as_nanos() / 1000);
+        let begin = Instant::now();
+        for _ in 0..10_000 {
+            let message = sipweir::sip::Message::parse(std::hint::black_box(message.clone())).expect("valid");
+            std::hint::black_box(message.check().expect("valid"));
+        }
+        best[1] = best[1].min(begin.elapsed().as_nanos() / 10_000);
+    }
+    println!("call: {} ns (end points' string work included)\nparse: {} ns", best[0], best[1]);
+}
