@@ -1,10 +1,11 @@
 //! Instruction counts (valgrind): the same on any machine, however busy. `cargo bench --bench instructions`
 
-#![allow(missing_docs, reason = "a bench")]
+#![allow(missing_docs, unused_qualifications, reason = "a bench, and what its macros make of it")]
 
 mod common;
 
 use std::hint::black_box;
+use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use common::{Bench, INVITE, gate};
@@ -30,7 +31,12 @@ fn warm() -> Bench {
     bench
 }
 
-/// Index and check one INVITE of some 750 octets.
+fn recorded() -> (Bench, Vec<(SocketAddr, Bytes)>) {
+    let messages = warm().record();
+    (warm(), messages)
+}
+
+// Index and check one INVITE of some 750 octets.
 #[library_benchmark]
 #[bench::invite(setup = bytes)]
 fn parse(bytes: Bytes) -> u32 {
@@ -38,7 +44,7 @@ fn parse(bytes: Bytes) -> u32 {
     message.check().expect("valid").cseq.number
 }
 
-/// Write it with two splices.
+// Write it with two splices.
 #[library_benchmark]
 #[bench::invite(setup = message)]
 fn edit(message: Message) -> usize {
@@ -50,7 +56,7 @@ fn edit(message: Message) -> usize {
     black_box(out.len())
 }
 
-/// One decision of the gate, confirmed and released.
+// One decision of the gate, confirmed and released.
 #[library_benchmark]
 #[bench::free(setup = gate)]
 fn admit(gate: Gate) -> Gate {
@@ -62,11 +68,11 @@ fn admit(gate: Gate) -> Gate {
     gate
 }
 
-/// One whole call, end points' string work included.
+// One whole call, INVITE to the answer of its BYE: what the proxy does, and nothing of the end points.
 #[library_benchmark]
-#[bench::warm(setup = warm)]
-fn call(mut bench: Bench) -> Bench {
-    bench.call();
+#[bench::warm(setup = recorded)]
+fn call((mut bench, messages): (Bench, Vec<(SocketAddr, Bytes)>)) -> Bench {
+    assert_eq!(bench.play(black_box(messages)), 7, "each of six messages goes on, and a 100");
     bench
 }
 

@@ -56,6 +56,7 @@ pub(crate) struct Bench {
     proxy: Proxy,
     now: Instant,
     serial: u32,
+    record: Option<Vec<(SocketAddr, Bytes)>>,
 }
 
 impl Bench {
@@ -63,12 +64,34 @@ impl Bench {
         let config = Arc::new(Config::parse(CONFIG).expect("valid"));
         let gate = Arc::new(Gate::new(&config.settings()));
         let proxy = Proxy::new(config, gate, Arc::new(Slots::default()), [7; 16]);
-        Self { proxy, now: Instant::from_micros(1_000_000), serial: 0 }
+        Self { proxy, now: Instant::from_micros(1_000_000), serial: 0, record: None }
     }
 
     fn give(&mut self, from: SocketAddr, text: &str) {
         let payload = Bytes::copy_from_slice(text.as_bytes());
+        if let Some(record) = &mut self.record {
+            record.push((from, payload.clone()));
+        }
         self.proxy.handle(self.now, Input::Datagram { listener: 0, source: from, payload });
+    }
+
+    /// The next call's messages: a proxy is a function of its inputs, so its twin will ask for the same ones.
+    pub(crate) fn record(&mut self) -> Vec<(SocketAddr, Bytes)> {
+        self.record = Some(Vec::new());
+        self.call();
+        self.record.take().expect("just set")
+    }
+
+    /// Plays a recorded call: nothing but the proxy's own work.
+    pub(crate) fn play(&mut self, messages: Vec<(SocketAddr, Bytes)>) -> usize {
+        let mut sent = 0;
+        for (source, payload) in messages {
+            self.proxy.handle(self.now, Input::Datagram { listener: 0, source, payload });
+            while let Some(output) = self.proxy.poll_output() {
+                sent += usize::from(matches!(output, Output::Transmit(_)));
+            }
+        }
+        sent
     }
 
     /// Takes everything the proxy wants sent; gives the last message to `to`.
@@ -125,6 +148,11 @@ impl Bench {
             .collect();
         self.give(pbx, &format!("SIP/2.0 200 OK\r\n{head}Content-Length: 0\r\n\r\n"));
         assert!(self.take(caller).starts_with("SIP/2.0 200"));
+        self.pass();
+    }
+
+    /// A millisecond passes.
+    pub(crate) fn pass(&mut self) {
         self.now = self.now + Duration::from_millis(1);
         self.proxy.handle_timeout(self.now);
     }

@@ -10,6 +10,7 @@
 mod call;
 mod forward;
 mod io;
+mod opening;
 mod request;
 mod response;
 

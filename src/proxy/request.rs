@@ -4,39 +4,40 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::{Call, Dialogs};
+use super::call::Call;
 use super::forward::{Changes, OWN_ROUTES_MAX, route_values};
-use super::{Cancel, Context, Plan, Proxy, Role, env};
-use crate::config::{Step, UnknownSource};
+use super::opening::rewritten;
+use super::{Cancel, Context, Proxy, Role, env};
+use crate::config::UnknownSource;
 use crate::metrics::{Drop, EndReason};
 use crate::outbox::ListenerId;
-use crate::pool::{Ask, Channel, PoolId, Refusal, Slot};
+use crate::pool::Refusal;
 use crate::route::Router;
 use crate::sip::message::Essentials;
 use crate::sip::{Fault, HeaderName, Message, Method, NameAddr, Scheme, Span, Text, Uri, build, typed};
-use crate::store::{Key, Timer};
+use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::key::{Branch, Cookie};
 use crate::transaction::{Event, Outcome};
 
 /// Where a request came from and by which listener.
-type Origin = (SocketAddr, ListenerId);
+pub(super) type Origin = (SocketAddr, ListenerId);
 
 /// A request past the door, with all that was found in it.
-struct Incoming<'a> {
-    message: &'a Message,
-    found: &'a Essentials<'a>,
-    method: Method,
-    origin: Origin,
-    uri: Uri<'a>,
-    path: Path,
+pub(super) struct Incoming<'a> {
+    pub(super) message: &'a Message,
+    pub(super) found: &'a Essentials<'a>,
+    pub(super) method: Method,
+    pub(super) origin: Origin,
+    pub(super) uri: Uri<'a>,
+    pub(super) path: Path,
 }
 
 /// What the Route values and the Request-URI say of the way (§16.4).
 #[derive(Default)]
-struct Path {
+pub(super) struct Path {
     /// Leading values that are ours.
-    popped: usize,
+    pub(super) popped: usize,
     /// The Request-URI was ours: a strict router put the real one at the end of the Route values.
     strict: bool,
     /// The real Request-URI then.
@@ -48,7 +49,7 @@ struct Path {
 }
 
 /// Lines a refusal of ours adds: Warning (RFC 3261 §20.43), so that the other side's engineer can read why.
-type Lines = Text<256>;
+pub(super) type Lines = Text<256>;
 
 fn warning(why: impl std::fmt::Display) -> Lines {
     let mut lines = Lines::default();
@@ -174,7 +175,7 @@ impl Proxy {
         })
     }
 
-    fn path(&self, router: &Router, message: &Message, uri: &Uri<'_>) -> Path {
+    pub(super) fn path(&self, router: &Router, message: &Message, uri: &Uri<'_>) -> Path {
         let mut path = Path::default();
         let cookie = |uri: &Uri<'_>| uri.parameter("sw").and_then(|cookie| Cookie::verify(&self.secret, cookie));
         path.strict = uri.parameter("lr").is_some() && router.is_self(uri);
@@ -488,7 +489,7 @@ impl Proxy {
         self.call_goes_to(key, destination, listener_out);
     }
 
-    fn open(&mut self, incoming: &Incoming<'_>, role: Role, call: Key, dialog: u32) -> Key {
+    pub(super) fn open(&mut self, incoming: &Incoming<'_>, role: Role, call: Key, dialog: u32) -> Key {
         let Incoming { message, found, method, origin: (source, listener), .. } = *incoming;
         let fingerprint = self.secret.transaction(message, found, method);
         let reply_to = found.via.reply_to(source);
@@ -499,7 +500,7 @@ impl Proxy {
     }
 
     /// 100 at once, before anything slow is asked (§17.2.1).
-    fn trying(&mut self, now: Instant, server: Key, message: &Message) {
+    pub(super) fn trying(&mut self, now: Instant, server: Key, message: &Message) {
         let Some(source) = self.transactions.server(server).map(|server| server.source) else { return };
         self.transactions.server_event(env!(self, now), server, Event::Provisional, |out| {
             build::response(out, message, source, 100, b"", b"");
@@ -521,235 +522,6 @@ impl Proxy {
             });
         }
         self.settle(now, server);
-    }
-
-    // --- opening a call ----------------------------------------------------------------------------------------------
-
-    /// The ladder. All a call needs is taken in one decision; what it is refused for decides what follows.
-    fn open_call(
-        &mut self,
-        now: Instant,
-        router: &Arc<Router>,
-        incoming: &Incoming<'_>,
-        (trunk, service): (usize, usize),
-        number: &[u8],
-    ) {
-        let found = incoming.found;
-        let id = self.secret.call(found.call_id);
-        let from_tag = self.secret.tag(found.from_tag.unwrap_or_default());
-        // I3: another copy of an INVITE that is in progress (merged upstream, or spiralled through the PBX) belongs to
-        // the same call. A new CSeq (after a challenge, or a caller that uses a Call-ID twice) is a call of its own.
-        let known = self.find_call(id, |call| call.from_tag == from_tag && call.cseq == found.cseq.number);
-        let pool = router.pool_id(service);
-        let holds = |proxy: &Self, pool: PoolId| {
-            known.and_then(|key| proxy.calls.get(key)).is_some_and(|call| call.holds(pool))
-        };
-        let has = pool.filter(|pool| holds(self, *pool));
-        let settings = &router.config.services[service];
-        let mut plan = Box::new(Plan {
-            router: Arc::clone(router),
-            service,
-            target: settings.target,
-            next_uri: 0,
-            next_step: 0,
-            refusal: None,
-            user: None,
-            owns: None,
-            best: None,
-        });
-        let mut channel = None;
-        if has.is_none() {
-            let ask = Ask {
-                trunk: router.trunk_id(trunk),
-                service: router.service_id(service),
-                has: None,
-                is_known: known.is_some(),
-            };
-            match self.gate.admit(now, ask, &mut self.events) {
-                Ok(admitted) => {
-                    plan.owns = admitted.pool();
-                    channel = Some(admitted);
-                }
-                Err(refusal) => {
-                    self.refuse_count(refusal);
-                    if !refusal.takes_plan() {
-                        let server = self.open(incoming, Role::Other, Key::NONE, 0);
-                        return self.answer(now, server, refusal.status(), refusal_lines(refusal).as_bytes());
-                    }
-                    plan.refusal = Some(refusal);
-                    plan.next_uri = usize::MAX;
-                    // A call that overflows still takes a place in its trunk, if it goes anywhere at all.
-                    let goes_on = matches!(settings.overflow.first(), Some(Step::Route { .. }));
-                    if goes_on && known.is_none() {
-                        match self.gate.admit_to_trunk(ask.trunk, false) {
-                            Ok(admitted) => channel = Some(admitted),
-                            Err(refusal) => {
-                                self.refuse_count(refusal);
-                                let server = self.open(incoming, Role::Other, Key::NONE, 0);
-                                return self.answer(now, server, refusal.status(), refusal_lines(refusal).as_bytes());
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        let key = match known {
-            Some(key) => {
-                if let Some(call) = self.calls.get_mut(key) {
-                    call.pending += 1;
-                    call.more.extend(channel);
-                }
-                key
-            }
-            None if channel.is_some() => {
-                self.begin_call(now, incoming, channel, plan.target as u16, settings.longest_call, number)
-            }
-            None => Key::NONE,
-        };
-        let server = self.open(incoming, Role::Opening, key, 0);
-        let goes_on = plan.refusal.is_none() || !key.is_none();
-        if let Some(transaction) = self.transactions.server_mut(server) {
-            transaction.context.plan = Some(plan);
-        }
-        if goes_on {
-            self.trying(now, server, incoming.message);
-        }
-        self.advance_with(now, server, incoming.message, found, incoming.path.popped);
-    }
-
-    fn begin_call(
-        &mut self,
-        now: Instant,
-        incoming: &Incoming<'_>,
-        channel: Option<Channel>,
-        target: u16,
-        longest: Duration,
-        number: &[u8],
-    ) -> Key {
-        let Incoming { message, found, origin, .. } = incoming;
-        let id = self.secret.call(found.call_id);
-        let from = message.value(HeaderName::From).and_then(NameAddr::parse);
-        let caller = from.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
-        let slot = channel.as_ref().map_or(0, |channel| {
-            let holds = (channel.trunk(), channel.service(), channel.pool());
-            self.slots.enter(Slot::new((found.call_id, caller, number), holds, target, now))
-        });
-        let call = Call {
-            id,
-            from_tag: self.secret.tag(found.from_tag.unwrap_or_default()),
-            cseq: found.cseq.number,
-            pending: 1,
-            channel,
-            more: Vec::new(),
-            slot,
-            dialogs: Dialogs::default(),
-            acked: false,
-            timer: Timer::NONE,
-            since: now,
-            longest_s: u32::try_from(longest.as_secs()).unwrap_or(u32::MAX),
-            caller: (found.via.reply_to(origin.0), origin.1),
-            callee: *origin,
-        };
-        let key = self.calls.insert(call);
-        self.by_call_id.insert(id.hash, key);
-        key
-    }
-
-    fn call_goes_to(&mut self, key: Key, destination: SocketAddr, listener: ListenerId) {
-        if let Some(call) = self.calls.get_mut(key) {
-            call.callee = (destination, listener);
-        }
-    }
-
-    /// Tries the next address of the plan, or takes its next step.
-    pub(super) fn advance(&mut self, now: Instant, server: Key) {
-        let Some(request) = self.transactions.server(server).map(|server| server.request.clone()) else { return };
-        let Ok(message) = Message::parse(request) else { return };
-        let Ok(found) = message.check() else { return };
-        // What was popped the first time is popped again.
-        let popped = Uri::parse(message.request_uri())
-            .map_or(0, |uri| self.path(&Arc::clone(&self.router), &message, &uri).popped);
-        self.advance_with(now, server, &message, &found, popped);
-    }
-
-    fn advance_with(&mut self, now: Instant, server: Key, message: &Message, found: &Essentials<'_>, popped: usize) {
-        loop {
-            let Some(transaction) = self.transactions.server_mut(server) else { return };
-            let (listener, call) = (transaction.listener, transaction.context.call);
-            let Some(mut plan) = transaction.context.plan.take() else { return };
-            let router = Arc::clone(&plan.router);
-            let target = &router.config.targets[plan.target];
-            if let Some(uri) = target.uris.get(plan.next_uri) {
-                plan.next_uri += 1;
-                let hop = router.listener_for(listener, uri.address).map(|listener_out| (uri, listener_out));
-                let lines = plan.refusal.map(|refusal| overflow_lines(message, &plan, refusal, uri));
-                let user = plan.user.clone();
-                transaction.context.plan = Some(plan);
-                let Some((uri, listener_out)) = hop else { continue };
-                let mut scratch = std::mem::take(&mut self.scratch);
-                let request_uri = (target.rewrite || user.is_some()).then(|| {
-                    rewrite(&mut scratch, message.request_uri(), user.as_deref(), &uri.host_port);
-                    &scratch[..]
-                });
-                let cookie = Cookie::new(&self.secret, call);
-                let (top, history) = lines.as_ref().map_or((&b""[..], &b""[..]), |(top, history)| (top, history));
-                let changes = Changes {
-                    request_uri,
-                    routes_popped: popped,
-                    record_route: Some(Some(cookie)),
-                    lines: if target.diversion { top } else { b"" },
-                    history: if target.history_info { history } else { b"" },
-                    ..Changes::default()
-                };
-                let silence = Some(target.silence);
-                self.send_attempt(now, &router, message, found, server, uri.address, listener_out, silence, &changes);
-                self.scratch = scratch;
-                self.call_goes_to(call, uri.address, listener_out);
-                return;
-            }
-            // The target has no more addresses: the channel, if this attempt had one, goes back before anything else.
-            let service = &router.config.services[plan.service];
-            if plan.refusal.is_none() {
-                plan.refusal = Some(Refusal::TargetFailed);
-                self.refuse_count(Refusal::TargetFailed);
-                let owned = plan.owns.take();
-                self.give_channel_back(now, call, owned);
-                if service.overflow_is_default {
-                    // Nobody planned for this: the caller learns what the PBX said.
-                    return self.answer_best(now, server, plan.best.take());
-                }
-            }
-            let Some(step) = service.overflow.get(plan.next_step) else {
-                return self.answer_best(now, server, plan.best.take());
-            };
-            plan.next_step += 1;
-            self.overflow_count(router.service_id(plan.service), step);
-            match step {
-                Step::Route { target, user } => {
-                    (plan.target, plan.next_uri, plan.user) = (*target, 0, user.clone());
-                    let slot = self.calls.get(call).map(|call| call.slot);
-                    if let Some(slot) = slot {
-                        self.slots.update(slot, |slot| slot.target = *target as u16);
-                    }
-                    if let Some(transaction) = self.transactions.server_mut(server) {
-                        transaction.context.plan = Some(plan);
-                    }
-                }
-                Step::Redirect { lines } => return self.answer(now, server, 302, lines.as_bytes()),
-                Step::Reject { status, lines } => return self.answer(now, server, *status, lines.as_bytes()),
-            }
-        }
-    }
-
-    /// The call goes another way, and leaves its channel of `pool` behind.
-    fn give_channel_back(&mut self, now: Instant, key: Key, pool: Option<PoolId>) {
-        let Some(call) = self.calls.get_mut(key) else { return };
-        let mut channels = call.channel.iter_mut().chain(call.more.iter_mut());
-        // A service of kind "route" has no pool: its place in the service is given back all the same.
-        if let Some(channel) = channels.find(|channel| channel.pool() == pool && channel.service().is_some()) {
-            self.gate.release_channel(now, channel, &mut self.events);
-            self.slots.update(call.slot, |slot| slot.pool = None);
-        }
     }
 }
 
@@ -778,70 +550,8 @@ impl OwnedChanges {
 }
 
 /// Reason (RFC 3326) and Warning of a refusal.
-fn refusal_lines(refusal: Refusal) -> Lines {
+pub(super) fn refusal_lines(refusal: Refusal) -> Lines {
     let mut lines = Lines::default();
     lines.push(format_args!("Reason: Q.850;cause={}\r\nWarning: 399 sipweir \"{refusal}\"\r\n", refusal.cause()));
     lines
-}
-
-fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    rewrite(&mut out, uri.as_bytes(), user, host_port);
-    out
-}
-
-/// The Request-URI for a target: the user part (or the plan's), the target's host and port, the parameters kept. A
-/// `tel:` URI becomes a `sip:` URI with `user=phone` (RFC 3261 §19.1.6).
-fn rewrite(out: &mut Vec<u8>, request_uri: &[u8], user: Option<&str>, host_port: &str) {
-    out.clear();
-    let Some(uri) = Uri::parse(request_uri) else { return out.extend_from_slice(request_uri) };
-    out.extend_from_slice(b"sip:");
-    match user {
-        Some(user) => out.extend_from_slice(user.as_bytes()),
-        None => out.extend_from_slice(uri.user()),
-    }
-    let is_tel = uri.scheme == Scheme::Tel;
-    if is_tel && user.is_none() {
-        out.extend_from_slice(uri.parameters());
-    }
-    if out.len() > 4 {
-        out.push(b'@');
-    }
-    out.extend_from_slice(host_port.as_bytes());
-    out.extend_from_slice(if is_tel { b";user=phone" } else { uri.parameters() });
-}
-
-/// Diversion (RFC 5806) and History-Info (RFC 7044) of a call that overflowed: whom it was for, why it goes elsewhere.
-fn overflow_lines(
-    message: &Message,
-    plan: &Plan,
-    refusal: Refusal,
-    uri: &crate::config::TargetUri,
-) -> (Vec<u8>, Vec<u8>) {
-    let original = message.request_uri();
-    let reason = if refusal == Refusal::TargetFailed { "unavailable" } else { "user-busy" };
-    let mut diversion = b"Diversion: <".to_vec();
-    diversion.extend_from_slice(original);
-    diversion.extend_from_slice(format!(">;reason={reason};counter=1\r\n").as_bytes());
-
-    // RFC 7044 §10.3: the index of a retargeted request is that of the request it came from, one level down.
-    let last = message.list(HeaderName::HistoryInfo).last().and_then(|span| NameAddr::parse(message.slice(span)));
-    let first = match last.as_ref().and_then(|entry| entry.parameter("index")) {
-        Some(index) if index.len() <= 64 => [index, b".1"].concat(),
-        Some(_) | None => b"1".to_vec(),
-    };
-    let mut history = b"History-Info: <".to_vec();
-    history.extend_from_slice(original);
-    history.extend_from_slice(format!("?Reason=Q.850%3Bcause%3D{}>;index=", refusal.cause()).as_bytes());
-    history.extend_from_slice(&first);
-    history.extend_from_slice(b"\r\nHistory-Info: <");
-    let mut target = Vec::new();
-    rewrite(&mut target, original, plan.user.as_deref(), &uri.host_port);
-    history.extend_from_slice(&target);
-    history.extend_from_slice(b">;index=");
-    history.extend_from_slice(&first);
-    history.extend_from_slice(b".1;mp=");
-    history.extend_from_slice(&first);
-    history.extend_from_slice(b"\r\n");
-    (diversion, history)
 }
