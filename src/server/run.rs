@@ -80,7 +80,7 @@ async fn serve(
                 proxy.handle(now, Input::Datagram { listener, source, payload });
             });
             proxy.handle_timeout(now);
-            drain(node, &mut proxy, &sockets);
+            drain(node, &mut proxy, &mut sockets);
             if !more {
                 break;
             }
@@ -99,7 +99,7 @@ async fn serve(
     }
 }
 
-fn drain(node: &Node, proxy: &mut Proxy, sockets: &Sockets) {
+fn drain(node: &Node, proxy: &mut Proxy, sockets: &mut Sockets) {
     while let Some(output) = proxy.poll_output() {
         match output {
             Output::Transmit(transmit) => match sockets.send(&transmit) {

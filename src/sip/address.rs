@@ -17,31 +17,30 @@ impl<'a> NameAddr<'a> {
     /// Reads the first value of `text`. The URI itself is not looked into. `None` when quotes or brackets do not
     /// close, or nothing stands where the URI should.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
-        let end = list_end(text, 0);
-        let (mut at, mut quoted) = (0, false);
-        while at < end && (quoted || text[at] != b'<') {
+        let mut at = 0;
+        while let Some(found) = memchr::memchr3(b'<', b'"', b',', &text[at..]) {
+            at += found;
             match text[at] {
-                b'\\' if quoted => at += 1,
-                b'"' => quoted = !quoted,
-                _ => {}
+                b'"' => at = super::quoted_end(text, at)?,
+                b'<' => {
+                    let close = at + memchr::memchr(b'>', &text[at..])?;
+                    let end = list_end(text, close + 1);
+                    let mut parameters = close + 1;
+                    while parameters < end && is_space(text[parameters]) {
+                        parameters += 1;
+                    }
+                    if close == at + 1 || (parameters < end && text[parameters] != b';') {
+                        return None;
+                    }
+                    return Some(Self { text, uri: at + 1..close, parameters: parameters..end });
+                }
+                // A comma before the bracket belongs to a display name that should have been quoted (RFC 4475 §3.1.2.15);
+                // lists are parted by `Message::list` before they get here.
+                _ => at += 1,
             }
-            at += 1;
-        }
-        if quoted {
-            return None;
-        }
-        if at < end {
-            let close = at + memchr::memchr(b'>', &text[at..end])?;
-            let mut parameters = close + 1;
-            while parameters < end && is_space(text[parameters]) {
-                parameters += 1;
-            }
-            if close == at + 1 || (parameters < end && text[parameters] != b';') {
-                return None;
-            }
-            return Some(Self { text, uri: at + 1..close, parameters: parameters..end });
         }
         // RFC 3261 §20.10: without brackets, what follows a semicolon belongs to the header.
+        let end = list_end(text, 0);
         let start = text[..end].iter().position(|octet| !is_space(*octet))?;
         let semicolon = memchr::memchr(b';', &text[start..end]).map_or(end, |found| start + found);
         let uri = trim(&text[start..semicolon]);

@@ -31,9 +31,21 @@ pub(crate) const fn is_space(octet: u8) -> bool {
 
 /// RFC 3261 §25.1 `token`.
 pub(crate) const fn is_token(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric()
-        || matches!(octet, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+    TOKEN[octet as usize]
 }
+
+/// Looked up for every octet of every header name, so a table.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let it = octet as u8;
+        table[octet] = it.is_ascii_alphanumeric()
+            || matches!(it, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        octet += 1;
+    }
+    table
+};
 
 /// `bytes` without white space at either end.
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
@@ -55,19 +67,29 @@ pub(crate) fn decimal(bytes: &[u8]) -> Option<u32> {
 
 /// Where the value that starts at `start` ends: at a comma outside quotes and angle brackets, or at the end.
 pub(crate) fn list_end(value: &[u8], start: usize) -> usize {
-    let (mut quoted, mut bracket, mut at) = (false, false, start);
-    while at < value.len() {
-        match value[at] {
-            b'\\' if quoted => at += 1,
-            b'"' if !bracket => quoted = !quoted,
-            b'<' if !quoted => bracket = true,
-            b'>' if !quoted => bracket = false,
-            b',' if !quoted && !bracket => return at,
-            _ => {}
-        }
-        at += 1;
+    let mut at = start;
+    while let Some(found) = value.get(at..).and_then(|rest| memchr::memchr3(b',', b'"', b'<', rest)) {
+        at += found;
+        at = match value[at] {
+            b',' => return at,
+            b'"' => quoted_end(value, at).unwrap_or(value.len()),
+            _ => memchr::memchr(b'>', &value[at..]).map_or(value.len(), |close| at + close + 1),
+        };
     }
     value.len()
+}
+
+/// Behind the quoted string that opens at `start`; `None` when it does not close.
+pub(crate) fn quoted_end(value: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    while let Some(found) = value.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if value[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+    None
 }
 
 /// A short text on the stack: header lines are put together here without an allocation. What does not fit is cut;

@@ -246,30 +246,35 @@ impl<'a> Uri<'a> {
 pub(crate) fn parameter<'a>(parameters: &'a [u8], name: &str) -> Option<(Range<usize>, &'a [u8])> {
     let mut at = 0;
     while at < parameters.len() {
-        // parameters[at] is the semicolon.
-        let start = at;
-        at += 1;
-        let mut quoted = false;
-        let mut equals = None;
-        while at < parameters.len() {
-            match parameters[at] {
-                b'\\' if quoted => at += 1,
-                b'"' => quoted = !quoted,
-                b';' if !quoted => break,
-                b'=' if equals.is_none() => equals = Some(at),
-                _ => {}
-            }
-            at += 1;
+        let end = parameter_end(parameters, at + 1);
+        let (found, value) = split_parameter(&parameters[at + 1..end]);
+        if found.eq_ignore_ascii_case(name.as_bytes()) {
+            return Some((at..end, value));
         }
-        let at_end = at.min(parameters.len());
-        let name_end = equals.unwrap_or(at_end);
-        if super::trim(&parameters[start + 1..name_end]).eq_ignore_ascii_case(name.as_bytes()) {
-            let value = equals.map_or(&parameters[at_end..at_end], |at| super::trim(&parameters[at + 1..at_end]));
-            return Some((start..at_end, value));
-        }
-        at = at_end;
+        at = end;
     }
     None
+}
+
+/// Where the parameter that starts at `start` ends: at a semicolon outside quotes, or at the end.
+pub(crate) fn parameter_end(parameters: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(found) = parameters.get(at..).and_then(|rest| memchr::memchr2(b';', b'"', rest)) {
+        at += found;
+        if parameters[at] == b';' {
+            return at;
+        }
+        at = super::quoted_end(parameters, at).unwrap_or(parameters.len());
+    }
+    parameters.len()
+}
+
+/// Name and value of one parameter; the value of a flag is empty.
+pub(crate) fn split_parameter(text: &[u8]) -> (&[u8], &[u8]) {
+    match memchr(b'=', text) {
+        Some(equals) => (super::trim(&text[..equals]), super::trim(&text[equals + 1..])),
+        None => (super::trim(text), &text[text.len()..]),
+    }
 }
 
 #[cfg(test)]

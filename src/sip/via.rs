@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::uri::{Host, parameter};
+use super::uri::{Host, parameter_end, split_parameter};
 use super::{Text, is_space, is_token, list_end};
 
 /// The branch prefix that says "unique by RFC 3261 rules" (§8.1.1.7).
@@ -19,7 +19,11 @@ pub struct Via<'a> {
     pub host: Host<'a>,
     /// The port of sent-by, when written.
     pub port: Option<u16>,
-    parameters: Range<usize>,
+    end: usize,
+    branch: Option<&'a [u8]>,
+    /// `;rport` and `;received` with their semicolons, found in the one pass over the parameters.
+    rport: Option<Range<usize>>,
+    received: Option<Range<usize>>,
 }
 
 impl<'a> Via<'a> {
@@ -75,29 +79,40 @@ impl<'a> Via<'a> {
         if at < end && text[at] != b';' {
             return None;
         }
-        let via = Self { text, transport, host, port, parameters: at..end };
-        via.parameters_are_named().then_some(via)
-    }
-
-    /// The value of a parameter; `Some(b"")` for a flag.
-    pub fn parameter(&self, name: &str) -> Option<&'a [u8]> {
-        parameter(&self.text[self.parameters.clone()], name).map(|(_, value)| value)
+        let mut via = Self { text, transport, host, port, end, branch: None, rport: None, received: None };
+        // No empty parameter, every name a token: `;;,;` is what a broken stack writes (RFC 4475 §3.1.2.1).
+        while at < end {
+            let next = parameter_end(&text[..end], at + 1);
+            let (name, value) = split_parameter(&text[at + 1..next]);
+            if name.is_empty() || !name.iter().all(|octet| is_token(*octet)) {
+                return None;
+            }
+            if name.eq_ignore_ascii_case(b"branch") {
+                via.branch = via.branch.or(Some(value));
+            } else if name.eq_ignore_ascii_case(b"rport") {
+                via.rport.get_or_insert(at..next);
+            } else if name.eq_ignore_ascii_case(b"received") {
+                via.received.get_or_insert(at..next);
+            }
+            at = next;
+        }
+        Some(via)
     }
 
     /// The branch, when there is one.
     pub fn branch(&self) -> Option<&'a [u8]> {
-        self.parameter("branch").filter(|branch| !branch.is_empty())
+        self.branch.filter(|branch| !branch.is_empty())
     }
 
-    /// The parameter's place in the text, from its semicolon to its end.
-    pub fn parameter_range(&self, name: &str) -> Option<Range<usize>> {
-        let (range, _) = parameter(&self.text[self.parameters.clone()], name)?;
-        Some(self.parameters.start + range.start..self.parameters.start + range.end)
+    /// The value of `received`, when there is one.
+    pub fn received(&self) -> Option<&'a [u8]> {
+        let range = self.received.clone()?;
+        Some(split_parameter(&self.text[range.start + 1..range.end]).1)
     }
 
     /// Where this value ends in the text: at the comma before the next, or at the end.
     pub fn end(&self) -> usize {
-        self.parameters.end
+        self.end
     }
 
     /// Where the last non-blank octet of this value ends.
@@ -109,7 +124,7 @@ impl<'a> Via<'a> {
     /// Where the response to a request goes that came from `source` (RFC 3261 §18.2.2, RFC 3581 §4): the address it
     /// came from, and the port it came from when `rport` asks for it, else the port of sent-by.
     pub fn reply_to(&self, source: SocketAddr) -> SocketAddr {
-        match self.parameter("rport") {
+        match self.rport {
             Some(_) => source,
             None => SocketAddr::new(source.ip(), self.port.unwrap_or(5060)),
         }
@@ -124,8 +139,7 @@ impl<'a> Via<'a> {
     /// `received` when sent-by does not say the source address or `rport` was asked for, and the value of `rport`.
     pub fn stamp(&self, source: SocketAddr) -> Stamp {
         let mut stamp = Stamp::default();
-        let rport = self.parameter_range("rport");
-        let received = self.parameter_range("received");
+        let (rport, received) = (self.rport.clone(), self.received.clone());
         if let Some(range) = &rport {
             stamp.push(range.clone(), format_args!(";rport={}", source.port()));
         }
@@ -134,25 +148,6 @@ impl<'a> Via<'a> {
             stamp.push(received.unwrap_or(end..end), format_args!(";received={}", source.ip().to_canonical()));
         }
         stamp
-    }
-
-    /// No empty parameter, every name a token: `;;,;` is what a broken stack writes (RFC 4475 §3.1.2.1).
-    fn parameters_are_named(&self) -> bool {
-        let mut rest = &self.text[self.parameters.clone()];
-        while let Some(after) = rest.strip_prefix(b";") {
-            let name_end = after.iter().position(|octet| matches!(octet, b';' | b'=')).unwrap_or(after.len());
-            let name = super::trim(&after[..name_end]);
-            if name.is_empty() || !name.iter().all(|octet| is_token(*octet)) {
-                return false;
-            }
-            let mut quoted = false;
-            let next = after.iter().position(|octet| {
-                quoted ^= *octet == b'"';
-                *octet == b';' && !quoted
-            });
-            rest = next.map_or(&[][..], |next| &after[next..]);
-        }
-        true
     }
 }
 
@@ -200,7 +195,7 @@ mod tests {
         let via = Via::parse(b"SIP/2.0/UDP [2001:db8::9:1]:5060;received=[2001:db8::9:255];branch=z9hG4bKas3")
             .expect("valid");
         assert!(via.is_from("2001:db8::9:1".parse().expect("an address")));
-        assert_eq!(via.parameter("received"), Some(&b"[2001:db8::9:255]"[..]));
+        assert_eq!(via.received(), Some(&b"[2001:db8::9:255]"[..]));
     }
 
     #[test]

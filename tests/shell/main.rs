@@ -205,6 +205,25 @@ fn garbage_and_floods_harm_no_call() {
 }
 
 #[test]
+fn frequent_peers_get_a_socket_of_their_own_and_everybody_is_still_served() {
+    let (caller, pbx) = (Peer::new("127.0.0.1"), Peer::new("127.0.0.1"));
+    let server = Server::start(config("127.0.0.1:0", pbx.address, 2), None).expect("it starts");
+    let gate = server.listen()[0];
+    // Far beyond the number of datagrams that makes a peer frequent, then somebody new.
+    for n in 0..100 {
+        call(&server, gate, &caller, &pbx, &format!("often{n}"));
+    }
+    let other = Peer::new("127.0.0.1");
+    for n in 0..3 {
+        call(&server, gate, &other, &pbx, &format!("other{n}"));
+        call(&server, gate, &caller, &pbx, &format!("again{n}"));
+    }
+    // A second node must not share the port without a word.
+    let second = Server::start(config(&gate.to_string(), pbx.address, 2), None);
+    assert!(second.is_err_and(|error| error.to_string().contains("another program has this port")));
+}
+
+#[test]
 fn a_node_that_stops_frees_its_port() {
     let pbx = Peer::new("127.0.0.1");
     let server = Server::start(config("127.0.0.1:0", pbx.address, 2), None).expect("it starts");
