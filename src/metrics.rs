@@ -150,7 +150,8 @@ const DELAYS_MAX: usize = 65_536;
 #[derive(Clone, Debug)]
 pub struct Counters {
     requests: [[u64; Method::ALL.len()]; 2],
-    responses: Box<[[u64; STATUSES]; 2]>,
+    /// By direction and method, one count a status.
+    responses: Vec<[u64; STATUSES]>,
     drops: [u64; Drop::LABELS.len()],
     refusals: [u64; Refusal::ALL.len()],
     ends: [u64; EndReason::ALL.len()],
@@ -169,7 +170,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             requests: [[0; Method::ALL.len()]; 2],
-            responses: Box::new([[0; STATUSES]; 2]),
+            responses: vec![[0; STATUSES]; 2 * Method::ALL.len()],
             drops: [0; Drop::LABELS.len()],
             refusals: [0; Refusal::ALL.len()],
             ends: [0; EndReason::ALL.len()],
@@ -187,8 +188,9 @@ impl Counters {
         self.requests[direction as usize][method as usize] += 1;
     }
 
-    pub(crate) fn response(&mut self, direction: Direction, status: u16) {
-        if let Some(count) = self.responses[direction as usize].get_mut(usize::from(status).wrapping_sub(100)) {
+    pub(crate) fn response(&mut self, direction: Direction, method: Method, status: u16) {
+        let row = &mut self.responses[direction as usize * Method::ALL.len() + method as usize];
+        if let Some(count) = row.get_mut(usize::from(status).wrapping_sub(100)) {
             *count += 1;
         }
     }
@@ -230,14 +232,14 @@ impl Counters {
         })
     }
 
-    /// Responses by direction and status, those that occurred.
-    pub fn responses(&self) -> impl Iterator<Item = (Direction, u16, u64)> + '_ {
-        [Direction::In, Direction::Out].into_iter().flat_map(|direction| {
-            self.responses[direction as usize]
-                .iter()
-                .enumerate()
-                .filter(|(_, count)| **count > 0)
-                .map(move |(at, count)| (direction, at as u16 + 100, *count))
+    /// Responses by direction, method and status, those that occurred.
+    pub fn responses(&self) -> impl Iterator<Item = (Direction, Method, u16, u64)> + '_ {
+        let rows = [Direction::In, Direction::Out]
+            .into_iter()
+            .flat_map(|way| Method::ALL.iter().map(move |method| (way, *method)));
+        rows.zip(&self.responses).flat_map(|((direction, method), row)| {
+            let occurred = row.iter().enumerate().filter(|(_, count)| **count > 0);
+            occurred.map(move |(at, count)| (direction, method, at as u16 + 100, *count))
         })
     }
 

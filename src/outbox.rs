@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::sip::Method;
 use crate::store::Key;
 
 /// Which of the configured listeners, in the order of the configuration.
@@ -19,6 +20,8 @@ pub struct Transmit {
     pub destination: SocketAddr,
     /// The message.
     pub payload: Bytes,
+    /// Its method; of a response, that of its request.
+    pub method: Method,
     /// The client transaction to tell when sending fails; [`Key::NONE`] when nobody waits.
     pub client: Key,
 }
@@ -37,8 +40,8 @@ impl Outbox {
     /// Writes one message with `write` and queues it.
     pub fn send(
         &mut self,
-        listener: ListenerId,
-        destination: SocketAddr,
+        (listener, destination): (ListenerId, SocketAddr),
+        method: Method,
         client: Key,
         write: impl FnOnce(&mut BytesMut),
     ) -> Bytes {
@@ -47,13 +50,19 @@ impl Outbox {
         }
         write(&mut self.buffer);
         let payload = self.buffer.split().freeze();
-        self.queue.push_back(Transmit { listener, destination, payload: payload.clone(), client });
+        self.send_again((listener, destination), method, client, payload.clone());
         payload
     }
 
     /// Queues bytes that were sent before.
-    pub fn send_again(&mut self, listener: ListenerId, destination: SocketAddr, client: Key, payload: Bytes) {
-        self.queue.push_back(Transmit { listener, destination, payload, client });
+    pub fn send_again(
+        &mut self,
+        (listener, destination): (ListenerId, SocketAddr),
+        method: Method,
+        client: Key,
+        payload: Bytes,
+    ) {
+        self.queue.push_back(Transmit { listener, destination, payload, method, client });
     }
 
     /// The next datagram to send.

@@ -95,9 +95,13 @@ impl Exposition {
             counter!("sipweir_requests_total", "direction" => word(direction), "method" => method.label())
                 .absolute(count);
         }
-        for (direction, status, count) in self.counters.responses() {
-            counter!("sipweir_responses_total", "direction" => word(direction), "status" => status.to_string())
-                .absolute(count);
+        for (direction, method, status, count) in self.counters.responses() {
+            let labels = [
+                ("direction", word(direction).to_owned()),
+                ("method", method.label().to_owned()),
+                ("status", status.to_string()),
+            ];
+            counter!("sipweir_responses_total", &labels).absolute(count);
         }
         for (reason, count) in self.counters.drops() {
             counter!("sipweir_drops_total", "reason" => reason).absolute(count);

@@ -54,7 +54,8 @@ impl PoolWatch {
             let lasted_ms = if kind == EventKind::PoolRecovered { (now - watch.since).as_millis() as u64 } else { 0 };
             Some(Event { kind, at: now, subject: name.into(), in_use, capacity, refused: watch.refused, lasted_ms })
         };
-        let level = if refused || (capacity > 0 && in_use >= capacity) {
+        // A refusal with channels free (they are reserved for others) is counted, and no condition of the pool.
+        let level = if in_use >= capacity && (capacity > 0 || refused) {
             Level::Exhausted
         } else if capacity > 0 && used >= percent(thresholds.near_full_percent) {
             Level::NearFull
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn refused_calls_are_counted_afresh_for_each_condition() {
-        let steps = [(1, true), (0, false), (1, true), (1, true), (0, false)];
+        let steps = [(1, true), (0, false), (1, true), (1, true), (0, false), (0, true)];
         let counts: Vec<u64> = kinds(&steps, 1).into_iter().map(|(_, refused)| refused).collect();
         assert_eq!(counts, [1, 1, 1, 2]);
     }

@@ -90,6 +90,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         pools,
         services,
         timers,
+        longest_call,
         ack_wait,
         limits,
     }
@@ -122,7 +123,10 @@ fn read_listen(root: &mut Section, problems: &mut Problems) -> Vec<Listen> {
                     let advertise_text = match advertise {
                         Some(text)
                             if Uri::parse(format!("sip:{text}").as_bytes()).is_some_and(|uri| {
-                                uri.parameters().is_empty() && !uri.has_headers() && uri.user().is_empty()
+                                text.len() <= 260
+                                    && uri.parameters().is_empty()
+                                    && !uri.has_headers()
+                                    && uri.user().is_empty()
                             }) =>
                         {
                             text
@@ -230,6 +234,9 @@ fn read_trunks(root: &mut Section, problems: &mut Problems) -> Vec<Trunk> {
         match section.strings(problems, "from") {
             None => problems.add(section.key("from"), "is missing", "write from = [\"198.51.100.0/24\"]"),
             Some(blocks) => {
+                if blocks.is_empty() {
+                    problems.add(section.key("from"), "is empty", "write from = [\"198.51.100.0/24\"]");
+                }
                 for block in blocks {
                     match parse_cidr(&block) {
                         Some(cidr) => {

@@ -208,6 +208,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Transaction timers.
     pub timers: Lengths,
+    /// The longest a call may take that belongs to no service.
+    pub longest_call: Duration,
     /// How long an answered call may go without its ACK.
     pub ack_wait: Duration,
     /// Bounds.

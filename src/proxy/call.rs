@@ -26,6 +26,8 @@ struct Dialog {
 pub(super) struct Dialogs {
     first: Option<Dialog>,
     others: Vec<Dialog>,
+    /// More forks answered than are followed: only the longest call ends such a call.
+    is_beyond: bool,
 }
 
 impl Dialogs {
@@ -33,11 +35,16 @@ impl Dialogs {
         self.first.iter_mut().chain(self.others.iter_mut())
     }
 
+    /// Stores a dialog, in the place of one that ended when all are taken.
     fn remember(&mut self, dialog: Dialog) {
         if self.first.is_none() {
             self.first = Some(dialog);
         } else if self.others.len() + 1 < DIALOGS_MAX {
             self.others.push(dialog);
+        } else if let Some(ended) = self.all().find(|known| known.ended) {
+            *ended = dialog;
+        } else {
+            self.is_beyond |= !dialog.ended;
         }
     }
 
@@ -48,30 +55,24 @@ impl Dialogs {
         }
     }
 
-    /// The dialog is over. Says whether it was up.
-    pub(super) fn end(&mut self, tag: u32) -> bool {
-        let found =
-            self.all().find(|dialog| dialog.tag == tag).map(|dialog| !std::mem::replace(&mut dialog.ended, true));
-        if found.is_none() {
-            // A BYE in an early dialog may overtake the 2xx it crosses (RFC 5407 §3.1.2).
-            self.remember(Dialog { tag, ended: true });
+    /// The dialog is over.
+    pub(super) fn end(&mut self, tag: u32) {
+        if let Some(dialog) = self.all().find(|dialog| dialog.tag == tag) {
+            dialog.ended = true;
+            return;
         }
-        found.unwrap_or(false)
+        // A BYE in an early dialog may overtake the 2xx it crosses (RFC 5407 §3.1.2).
+        self.remember(Dialog { tag, ended: true });
     }
 
     /// Whether any dialog is up.
     pub(super) fn is_up(&self) -> bool {
-        self.first.iter().chain(self.others.iter()).any(|dialog| !dialog.ended)
+        self.is_beyond || self.first.iter().chain(self.others.iter()).any(|dialog| !dialog.ended)
     }
 
     /// Whether the tag is that of a dialog known here.
     pub(super) fn knows(&self, tag: u32) -> bool {
         self.first.iter().chain(self.others.iter()).any(|dialog| dialog.tag == tag)
-    }
-
-    /// Whether no dialog was ever confirmed or ended.
-    pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none()
     }
 }
 
@@ -84,8 +85,12 @@ pub(super) struct Call {
     pub(super) from_tag: u32,
     /// CSeq number of the INVITE that began it.
     pub(super) cseq: u32,
-    /// INVITE transactions that have no final answer yet.
-    pub(super) pending: u16,
+    /// INVITEs of it that have no final answer yet, and attempts that may still be answered.
+    pub(super) pending: u32,
+    /// INVITEs and attempts that use its channel. The last one to go elsewhere gives it back.
+    pub(super) users: u32,
+    /// Whether a 2xx came.
+    pub(super) answered: bool,
     /// What it holds; more than one for a spiral through several pools.
     pub(super) channel: Option<Channel>,
     pub(super) more: Vec<Channel>,
@@ -123,28 +128,37 @@ mod tests {
         let mut dialogs = Dialogs::default();
         dialogs.confirm(1);
         dialogs.confirm(2);
-        assert!(dialogs.end(1));
-        assert!(!dialogs.end(1));
+        dialogs.end(1);
         dialogs.confirm(1);
         assert!(dialogs.is_up());
-        assert!(dialogs.end(2));
+        dialogs.end(2);
         assert!(!dialogs.is_up());
     }
 
     #[test]
     fn a_bye_that_overtakes_its_2xx_ends_the_dialog() {
         let mut dialogs = Dialogs::default();
-        assert!(!dialogs.end(7));
+        dialogs.end(7);
         dialogs.confirm(7);
         assert!(!dialogs.is_up());
     }
 
     #[test]
-    fn forks_beyond_the_bound_are_not_followed() {
+    fn ended_dialogs_never_keep_a_new_one_out() {
         let mut dialogs = Dialogs::default();
         for tag in 1..=100 {
-            dialogs.confirm(tag);
+            dialogs.end(tag);
         }
+        dialogs.confirm(1_000);
+        assert!(dialogs.is_up());
         assert_eq!(dialogs.others.len() + 1, DIALOGS_MAX);
+    }
+
+    #[test]
+    fn more_forks_than_are_followed_keep_the_call_up() {
+        let mut dialogs = Dialogs::default();
+        (1..=100).for_each(|tag| dialogs.confirm(tag));
+        (1..=100).for_each(|tag| dialogs.end(tag));
+        assert!(dialogs.is_up());
     }
 }

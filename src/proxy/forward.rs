@@ -9,7 +9,7 @@ use super::{Attempt, Cancel, Proxy, env};
 use crate::outbox::ListenerId;
 use crate::route::Router;
 use crate::sip::edit::Edit;
-use crate::sip::message::Essentials;
+use crate::sip::message::{Essentials, Header};
 use crate::sip::{HeaderName, Message, Span, Text};
 use crate::store::Key;
 use crate::transaction::key::{Branch, Cookie, Secret};
@@ -103,49 +103,53 @@ pub(super) fn write(
     edit.write(out);
 }
 
-/// Leaves the popped Route values out: whole lines where nothing is left in them, else the value and its comma.
+/// Leaves the popped Route values out: whole lines where nothing is left in them, else the values and their commas.
 fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message, changes: &Changes<'a>) -> bool {
     let mut fits = true;
-    let (mut first, mut last_line) = (changes.routes_popped, None);
+    let mut first = changes.routes_popped;
+    // Of each line with something left in it: the line, and where what is left starts.
+    let mut kept: Option<(&Header, usize)> = None;
     for header in message.all(HeaderName::Route) {
         let value = message.slice(header.value);
-        let (mut at, mut popped_to) = (0, 0);
+        let mut at = 0;
         while first > 0 && at < value.len() {
-            at = crate::sip::list_end(value, at) + 1;
-            popped_to = at.min(value.len());
+            at = (crate::sip::list_end(value, at) + 1).min(value.len());
             first -= 1;
         }
-        if popped_to == value.len() {
+        if at == value.len() && at > 0 {
             fits &= edit.remove(header.line.range());
-        } else if popped_to > 0 {
-            fits &= edit.remove(header.value.start()..header.value.start() + popped_to);
-        }
-        if popped_to < value.len() {
-            last_line = Some((header, popped_to));
+        } else if !value.is_empty() {
+            if let Some((header, from)) = kept.replace((header, at)).filter(|(_, from)| *from > 0) {
+                fits &= edit.remove(header.value.start()..header.value.start() + from);
+            }
         }
     }
-    let Some((header, kept_from)) = last_line else {
+    let Some((header, from)) = kept else {
         if !changes.route_appended.is_empty() {
             fits &= edit.insert(message.headers_start(), changes.route_appended);
         }
         return fits;
     };
-    if changes.last_route_popped {
-        let value = message.slice(header.value);
-        let (mut start, mut comma) = (kept_from, None);
-        loop {
-            let end = crate::sip::list_end(value, start);
-            if end >= value.len() {
-                break;
-            }
-            (comma, start) = (Some(end), end + 1);
+    let value = message.slice(header.value);
+    let start = header.value.start();
+    let (mut last, mut comma) = (from, None);
+    while changes.last_route_popped {
+        let end = crate::sip::list_end(value, last);
+        if end >= value.len() {
+            break;
         }
-        fits &= match comma {
-            Some(comma) => edit.remove(header.value.start() + comma..header.value.end()),
-            // A value popped from the front of the same line has a splice of its own.
-            None if kept_from > 0 => edit.remove(header.value.start() + kept_from..header.value.end()),
-            None => edit.remove(header.line.range()),
-        };
+        (comma, last) = (Some(end), end + 1);
+    }
+    match (changes.last_route_popped, comma) {
+        (true, None) => fits &= edit.remove(header.line.range()),
+        (is_popped, comma) => {
+            if from > 0 {
+                fits &= edit.remove(start..start + from);
+            }
+            if let Some(comma) = comma.filter(|_| is_popped) {
+                fits &= edit.remove(start + comma..header.value.end());
+            }
+        }
     }
     if !changes.route_appended.is_empty() {
         fits &= edit.insert(header.line.end(), changes.route_appended);
@@ -161,6 +165,22 @@ pub(super) fn route_values(message: &Message) -> impl Iterator<Item = Span> + '_
 /// What an answer must repeat of the request.
 pub(super) fn identity(secret: &Secret, found: &Essentials<'_>, method: &[u8]) -> u64 {
     secret.hash(&(8u8, found.call_id, found.cseq.number, method, found.from_tag))
+}
+
+impl Attempt {
+    pub(super) fn new((server, call): (Key, Key), identity: u64, cancels: Key) -> Self {
+        Self {
+            server,
+            call,
+            identity,
+            provisional: false,
+            cancel: Cancel::No,
+            cancel_lines: Vec::new(),
+            is_silent: false,
+            holds: None,
+            cancels,
+        }
+    }
 }
 
 impl Proxy {
@@ -180,15 +200,9 @@ impl Proxy {
     ) {
         let Some(transaction) = self.transactions.server(server) else { return };
         let (source, listener_in) = (transaction.source, transaction.listener);
-        let is_invite = transaction.context.method == crate::sip::Method::Invite;
-        let attempt = Attempt {
-            server,
-            identity: identity(&self.secret, found, found.cseq.method),
-            provisional: false,
-            cancel: Cancel::No,
-            cancels: Key::NONE,
-        };
-        let client = self.transactions.open_client(is_invite, destination, listener_out, attempt);
+        let (method, call) = (transaction.context.method, transaction.context.call);
+        let attempt = Attempt::new((server, call), identity(&self.secret, found, found.cseq.method), Key::NONE);
+        let client = self.transactions.open_client(method, destination, listener_out, attempt);
         if let Some(transaction) = self.transactions.server_mut(server) {
             transaction.context.client = client;
         }
@@ -214,7 +228,7 @@ impl Proxy {
         let hash = self.secret.hash(&(9u8, found.via.branch(), found.call_id, found.to_tag));
         let nobody = Key { index: (hash >> 32) as u32, generation: 0 };
         let branch = Branch { client: nobody, loop_hash: hash as u32 }.write(&self.secret);
-        self.outbox.send(listener_out, destination, Key::NONE, |out| {
+        self.outbox.send((listener_out, destination), crate::sip::Method::Ack, Key::NONE, |out| {
             write(out, router, message, found, source, (listener_in, listener_out), &branch, changes);
         });
     }

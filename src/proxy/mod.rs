@@ -59,6 +59,7 @@ struct Context {
     /// Set for requests that may be tried elsewhere.
     plan: Option<Box<Plan>>,
     cancelled: bool,
+    is_answered: bool,
     /// Whether the call's count of pending INVITEs no longer includes this one.
     is_settled: bool,
 }
@@ -76,8 +77,8 @@ struct Plan {
     refusal: Option<Refusal>,
     /// The user part the plan gave the Request-URI.
     user: Option<Box<str>>,
-    /// The pool whose channel this attempt uses and must give back when it goes elsewhere.
-    owns: Option<PoolId>,
+    /// The pool whose channel this INVITE uses, and must leave when it goes elsewhere.
+    uses: Option<PoolId>,
     /// The best answer so far (§16.7 step 6).
     best: Option<(u16, Bytes)>,
 }
@@ -85,10 +86,17 @@ struct Plan {
 /// What the proxy keeps with a client transaction.
 struct Attempt {
     server: Key,
+    call: Key,
     /// Keyed hash of Call-ID, CSeq and From tag: what an answer must repeat.
     identity: u64,
     provisional: bool,
     cancel: Cancel,
+    /// Lines for a CANCEL that waits for a provisional answer.
+    cancel_lines: Vec<u8>,
+    /// The proxy went elsewhere while nothing had been heard: what comes now is cancelled, and no answer for the caller.
+    is_silent: bool,
+    /// The channel a silent attempt may still turn out to hold.
+    holds: Option<PoolId>,
     /// The INVITE's client transaction when this is its CANCEL.
     cancels: Key,
 }
@@ -190,7 +198,7 @@ impl Proxy {
             Err(fault) => self.counters.drop(Drop::Fault(fault)),
             Ok(message) => match message.status() {
                 Some(status) => {
-                    self.counters.response(Direction::In, status);
+                    self.counters.response(Direction::In, message.method(), status);
                     self.response(now, &message, status);
                 }
                 None => {
@@ -229,12 +237,9 @@ impl Proxy {
             match transmit.payload.strip_prefix(b"SIP/2.0 ") {
                 Some(rest) => {
                     let status = rest.iter().take(3).fold(0u16, |status, digit| status * 10 + u16::from(digit & 15));
-                    self.counters.response(Direction::Out, status);
+                    self.counters.response(Direction::Out, transmit.method, status);
                 }
-                None => {
-                    let end = memchr::memchr(b' ', &transmit.payload).unwrap_or(0);
-                    self.counters.request(Direction::Out, Method::parse(&transmit.payload[..end]));
-                }
+                None => self.counters.request(Direction::Out, transmit.method),
             }
             return Some(Output::Transmit(transmit));
         }
@@ -292,12 +297,11 @@ impl Proxy {
     /// The callee answered: the channel is held.
     fn answered(&mut self, now: Instant, key: Key, tag: u32) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        let first = call.dialogs.is_empty();
         call.dialogs.confirm(tag);
         for channel in call.channel.iter_mut().chain(call.more.iter_mut()) {
             self.gate.confirm(channel);
         }
-        if first && call.dialogs.is_up() {
+        if call.dialogs.is_up() && !std::mem::replace(&mut call.answered, true) {
             self.counters.answered += 1;
             self.counters.answer_delay(now - call.since);
             self.slots.update(call.slot, |slot| slot.answered = true);
@@ -330,6 +334,7 @@ impl Proxy {
     fn dialog_ended(&mut self, now: Instant, key: Key, tag: u32, reason: EndReason) {
         let Some(call) = self.calls.get_mut(key) else { return };
         call.dialogs.end(tag);
+        tracing::debug!(slot = call.slot, reason = reason.label(), "dialog ended");
         if call.pending == 0 && !call.dialogs.is_up() {
             self.end_call(now, key, reason);
         }
@@ -342,13 +347,26 @@ impl Proxy {
         if context.role != Role::Opening || std::mem::replace(&mut context.is_settled, true) {
             return;
         }
-        context.plan = None;
-        let key = context.call;
+        let uses = context.plan.take().and_then(|plan| plan.uses);
+        let (key, answered) = (context.call, context.is_answered);
+        if let Some(pool) = uses.filter(|_| !answered) {
+            self.leave_target(now, server, key, pool);
+        }
+        self.no_longer_pending(now, key);
+    }
+
+    /// An INVITE or attempt of the call no longer uses its channel of `pool`. When none does, the channel is given back;
+    /// the call may go on without it.
+    fn leave_channel(&mut self, now: Instant, key: Key, pool: PoolId) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        call.pending -= 1;
-        if call.pending == 0 && !call.dialogs.is_up() {
-            let reason = if call.dialogs.is_empty() { EndReason::NotAnswered } else { EndReason::CallerBye };
-            self.end_call(now, key, reason);
+        call.users = call.users.saturating_sub(1);
+        if call.users > 0 {
+            return;
+        }
+        let mut channels = call.channel.iter_mut().chain(call.more.iter_mut());
+        if let Some(channel) = channels.find(|channel| channel.pool() == Some(pool)) {
+            self.gate.release_channel(now, channel, &mut self.events);
+            self.slots.update(call.slot, |slot| slot.pool = None);
         }
     }
 
@@ -362,6 +380,7 @@ impl Proxy {
             self.gate.release(now, channel, &mut self.events);
         }
         self.counters.end(reason);
+        tracing::debug!(slot = call.slot, reason = reason.label(), "call ended");
     }
 
     fn refuse_count(&mut self, refusal: Refusal) {
@@ -381,7 +400,28 @@ impl Proxy {
         match (outcome, closed) {
             (Outcome::Timeout, Some(attempt)) => self.attempt_failed(now, attempt, response::Failed::Silent),
             (Outcome::Unreachable, Some(attempt)) => self.attempt_failed(now, attempt, response::Failed::Unreachable),
-            _ => {}
+            (_, Some(attempt)) => self.attempt_over(now, attempt),
+            (_, None) => {}
+        }
+    }
+
+    /// A client transaction is gone. One the proxy had left for its silence may have kept a channel until now.
+    fn attempt_over(&mut self, now: Instant, attempt: Attempt) {
+        if !attempt.is_silent {
+            return;
+        }
+        if let Some(pool) = attempt.holds {
+            self.leave_channel(now, attempt.call, pool);
+        }
+        self.no_longer_pending(now, attempt.call);
+    }
+
+    fn no_longer_pending(&mut self, now: Instant, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.pending = call.pending.saturating_sub(1);
+        if call.pending == 0 && !call.dialogs.is_up() {
+            let reason = if call.answered { EndReason::CallerBye } else { EndReason::NotAnswered };
+            self.end_call(now, key, reason);
         }
     }
 
@@ -389,6 +429,9 @@ impl Proxy {
     /// request matching that transaction." When that brings no final answer either, the attempt is given up (§9.1).
     fn timer_c(&mut self, now: Instant, key: Key) {
         let Some(client) = self.transactions.client(key) else { return };
+        if !client.context.provisional {
+            return self.fell_silent(now, key);
+        }
         match client.context.cancel {
             Cancel::No | Cancel::Wanted => self.send_cancel(now, key, b""),
             Cancel::Sent(_) => {

@@ -7,16 +7,22 @@ use std::time::Duration;
 use super::call::{Call, Dialogs};
 use super::forward::Changes;
 use super::request::{Incoming, refusal_lines};
-use super::{Plan, Proxy, Role};
+use super::response::Failed;
+use super::{Attempt, Plan, Proxy, Role, env};
 use crate::config::Step;
 use crate::outbox::ListenerId;
 use crate::pool::{Ask, Channel, PoolId, Refusal, Slot};
 use crate::route::Router;
 use crate::sip::message::Essentials;
+use crate::sip::uri::{parameter_end, split_parameter};
 use crate::sip::{HeaderName, Message, NameAddr, Scheme, Uri};
 use crate::store::{Key, Timer};
 use crate::time::Instant;
+use crate::transaction::Due;
 use crate::transaction::key::Cookie;
+
+/// INVITEs of one call under way at a time.
+const COPIES_MAX: u32 = 16;
 
 impl Proxy {
     /// The ladder. All a call needs is taken in one decision; what it is refused for decides what follows.
@@ -33,7 +39,14 @@ impl Proxy {
         let from_tag = self.secret.tag(found.from_tag.unwrap_or_default());
         // I3: another copy of an INVITE that is in progress (merged upstream, or spiralled through the PBX) belongs to
         // the same call. A new CSeq (after a challenge, or a caller that uses a Call-ID twice) is a call of its own.
-        let known = self.find_call(id, |call| call.from_tag == from_tag && call.cseq == found.cseq.number);
+        // Once it is up, what looks like a copy is a call too: nobody gets two calls out of one channel.
+        let is_copy =
+            |call: &Call| call.from_tag == from_tag && call.cseq == found.cseq.number && !call.dialogs.is_up();
+        let known = self.find_call(id, is_copy);
+        if known.and_then(|key| self.calls.get(key)).is_some_and(|call| call.pending >= COPIES_MAX) {
+            let server = self.open(incoming, Role::Other, Key::NONE, 0);
+            return self.answer(now, server, 482, b"");
+        }
         let pool = router.pool_id(service);
         let holds = |proxy: &Self, pool: PoolId| {
             known.and_then(|key| proxy.calls.get(key)).is_some_and(|call| call.holds(pool))
@@ -48,7 +61,7 @@ impl Proxy {
             next_step: 0,
             refusal: None,
             user: None,
-            owns: None,
+            uses: has,
             best: None,
         });
         let mut channel = None;
@@ -61,7 +74,7 @@ impl Proxy {
             };
             match self.gate.admit(now, ask, &mut self.events) {
                 Ok(admitted) => {
-                    plan.owns = admitted.pool();
+                    plan.uses = admitted.pool();
                     channel = Some(admitted);
                 }
                 Err(refusal) => {
@@ -91,6 +104,7 @@ impl Proxy {
             Some(key) => {
                 if let Some(call) = self.calls.get_mut(key) {
                     call.pending += 1;
+                    call.users += u32::from(plan.uses.is_some());
                     call.more.extend(channel);
                 }
                 key
@@ -128,11 +142,14 @@ impl Proxy {
             let holds = (channel.trunk(), channel.service(), channel.pool());
             self.slots.enter(Slot::new((found.call_id, caller, number), holds, target, now))
         });
+        let users = u32::from(channel.as_ref().is_some_and(|channel| channel.pool().is_some()));
         let call = Call {
             id,
             from_tag: self.secret.tag(found.from_tag.unwrap_or_default()),
             cseq: found.cseq.number,
             pending: 1,
+            users,
+            answered: false,
             channel,
             more: Vec::new(),
             slot,
@@ -146,6 +163,12 @@ impl Proxy {
         };
         let key = self.calls.insert(call);
         self.by_call_id.insert(id.hash, key);
+        // A net under every other way a call can end.
+        let timer = self.wheel.arm(now + longest, Due::Call(key));
+        if let Some(call) = self.calls.get_mut(key) {
+            call.timer = timer;
+        }
+        tracing::debug!(slot, "call begins");
         key
     }
 
@@ -176,7 +199,10 @@ impl Proxy {
             if let Some(uri) = target.uris.get(plan.next_uri) {
                 plan.next_uri += 1;
                 let hop = router.listener_for(listener, uri.address).map(|listener_out| (uri, listener_out));
-                let lines = plan.refusal.map(|refusal| overflow_lines(message, &plan, refusal, uri));
+                let lines = plan.refusal.map(|refusal| {
+                    let advertise = &router.config.listen[usize::from(listener)].advertise;
+                    overflow_lines(message, &plan, refusal, uri, advertise)
+                });
                 let user = plan.user.clone();
                 transaction.context.plan = Some(plan);
                 let Some((uri, listener_out)) = hop else { continue };
@@ -206,8 +232,10 @@ impl Proxy {
             if plan.refusal.is_none() {
                 plan.refusal = Some(Refusal::TargetFailed);
                 self.refuse_count(Refusal::TargetFailed);
-                let owned = plan.owns.take();
-                self.give_channel_back(now, call, owned);
+                if let Some(pool) = plan.uses.take() {
+                    self.leave_target(now, server, call, pool);
+                }
+                self.leave_service(now, call);
                 if service.overflow_is_default {
                     // Nobody planned for this: the caller learns what the PBX said.
                     return self.answer_best(now, server, plan.best.take());
@@ -235,15 +263,43 @@ impl Proxy {
         }
     }
 
-    /// The call goes another way, and leaves its channel of `pool` behind.
-    fn give_channel_back(&mut self, now: Instant, key: Key, pool: Option<PoolId>) {
-        let Some(call) = self.calls.get_mut(key) else { return };
-        let mut channels = call.channel.iter_mut().chain(call.more.iter_mut());
-        // A service of kind "route" has no pool: its place in the service is given back all the same.
-        if let Some(channel) = channels.find(|channel| channel.pool() == pool && channel.service().is_some()) {
-            self.gate.release_channel(now, channel, &mut self.events);
-            self.slots.update(call.slot, |slot| slot.pool = None);
+    /// The INVITE goes to no address of its target any more. Its channel goes back, unless an address that only said
+    /// nothing may still hold one.
+    pub(super) fn leave_target(&mut self, now: Instant, server: Key, call: Key, pool: PoolId) {
+        let client = self.transactions.server(server).map_or(Key::NONE, |server| server.context.client);
+        match self.transactions.client_mut(client) {
+            Some(client) if client.context.is_silent => client.context.holds = Some(pool),
+            Some(_) | None => self.leave_channel(now, call, pool),
         }
+    }
+
+    /// A service of kind `route` has no pool: its place in the service is given back all the same.
+    fn leave_service(&mut self, now: Instant, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let channel = call.channel.as_mut().filter(|channel| channel.pool().is_none() && channel.service().is_some());
+        if let Some(channel) = channel.filter(|_| call.users == 0) {
+            self.gate.release_channel(now, channel, &mut self.events);
+        }
+    }
+
+    /// Nothing was heard of an attempt for the target's `silence_ms`: the next address gets its chance, and what this one
+    /// may still say is cancelled. The call keeps its channel until then: the PBX may have taken one.
+    pub(super) fn fell_silent(&mut self, now: Instant, key: Key) {
+        let Some(client) = self.transactions.client_mut(key) else { return };
+        let (server, call) = (client.context.server, client.context.call);
+        client.context.is_silent = true;
+        client.context.cancel = super::Cancel::Wanted;
+        let waited = self
+            .transactions
+            .server(server)
+            .and_then(|server| server.context.plan.as_ref())
+            .map_or(Duration::ZERO, |plan| plan.router.config.targets[plan.target].silence);
+        self.transactions.fall_silent(env!(self, now), key, waited);
+        if let Some(call) = self.calls.get_mut(call) {
+            call.pending += 1;
+        }
+        let attempt = Attempt::new((server, call), 0, Key::NONE);
+        self.attempt_failed(now, attempt, Failed::Silent);
     }
 }
 
@@ -271,7 +327,20 @@ fn rewrite(out: &mut Vec<u8>, request_uri: &[u8], user: Option<&str>, host_port:
         out.push(b'@');
     }
     out.extend_from_slice(host_port.as_bytes());
-    out.extend_from_slice(if is_tel { b";user=phone" } else { uri.parameters() });
+    if is_tel {
+        return out.extend_from_slice(b";user=phone");
+    }
+    // What said how to reach the former host says nothing of the new one.
+    let parameters = uri.parameters();
+    let mut at = 0;
+    while at < parameters.len() {
+        let end = parameter_end(parameters, at + 1);
+        let (name, _) = split_parameter(&parameters[at + 1..end]);
+        if ![&b"maddr"[..], b"transport", b"lr", b"ttl"].iter().any(|gone| name.eq_ignore_ascii_case(gone)) {
+            out.extend_from_slice(&parameters[at..end]);
+        }
+        at = end;
+    }
 }
 
 /// Diversion (RFC 5806) and History-Info (RFC 7044) of a call that overflowed: whom it was for, why it goes elsewhere.
@@ -280,6 +349,7 @@ fn overflow_lines(
     plan: &Plan,
     refusal: Refusal,
     uri: &crate::config::TargetUri,
+    advertise: &str,
 ) -> (Vec<u8>, Vec<u8>) {
     let original = message.request_uri();
     let reason = if refusal == Refusal::TargetFailed { "unavailable" } else { "user-busy" };
@@ -294,7 +364,12 @@ fn overflow_lines(
         Some(_) | None => b"1".to_vec(),
     };
     let mut history = b"History-Info: <".to_vec();
-    history.extend_from_slice(original);
+    // A tel: URI takes no header fields: it is written as the sip: URI it stands for (RFC 3261 §19.1.6).
+    let mut from = original.to_vec();
+    if Uri::parse(original).is_some_and(|uri| uri.scheme == Scheme::Tel) {
+        rewrite(&mut from, original, None, advertise);
+    }
+    history.extend_from_slice(&from);
     history.extend_from_slice(format!("?Reason=Q.850%3Bcause%3D{}>;index=", refusal.cause()).as_bytes());
     history.extend_from_slice(&first);
     history.extend_from_slice(b"\r\nHistory-Info: <");

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::call::Call;
 use super::forward::{Changes, OWN_ROUTES_MAX, route_values};
@@ -13,12 +12,16 @@ use crate::metrics::{Drop, EndReason};
 use crate::outbox::ListenerId;
 use crate::pool::Refusal;
 use crate::route::Router;
-use crate::sip::message::Essentials;
+use crate::sip::message::{Essentials, HEADERS_MAX, VIAS_MAX};
 use crate::sip::{Fault, HeaderName, Message, Method, NameAddr, Scheme, Span, Text, Uri, build, typed};
 use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::key::{Branch, Cookie};
 use crate::transaction::{Event, Outcome};
+
+/// Header fields and Via values of a request we forward: room is left for our own, and for those of hops behind us.
+const REQUEST_HEADERS_MAX: usize = HEADERS_MAX - 16;
+const REQUEST_VIAS_MAX: usize = VIAS_MAX - 8;
 
 /// Where a request came from and by which listener.
 pub(super) type Origin = (SocketAddr, ListenerId);
@@ -62,6 +65,13 @@ impl Proxy {
     pub(super) fn request(&mut self, now: Instant, listener: ListenerId, source: SocketAddr, message: &Message) {
         let origin = (source, listener);
         let found = match message.check() {
+            // What we add must not make the copy unreadable to ourselves when its answer, or its CANCEL, is due.
+            Ok(_)
+                if message.headers().len() > REQUEST_HEADERS_MAX
+                    || message.list(HeaderName::Via).nth(REQUEST_VIAS_MAX).is_some() =>
+            {
+                return self.refuse_fault(message, origin, Fault::TooManyHeaders);
+            }
             Ok(found) => found,
             Err(fault) => return self.refuse_fault(message, origin, fault),
         };
@@ -100,7 +110,7 @@ impl Proxy {
             return;
         }
         let tag = self.local_tag(message);
-        self.outbox.send(listener, reply_to, Key::NONE, |out| {
+        self.outbox.send((listener, reply_to), message.method(), Key::NONE, |out| {
             build::response(out, message, source, status, tag.as_bytes(), lines);
         });
     }
@@ -144,7 +154,7 @@ impl Proxy {
             lines.extend_from_slice(b"\r\n");
             return self.reject(message, origin, 420, &lines);
         }
-        if !self.transactions.has_room() {
+        if !self.transactions.has_room(found.to_tag.is_some()) {
             self.counters.drop(Drop::TransactionsFull);
             return self.reject(message, origin, 503, b"Retry-After: 1\r\n");
         }
@@ -229,6 +239,9 @@ impl Proxy {
     fn in_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
         let Incoming { message, found, method, origin, .. } = *incoming;
         let call = self.call_of(&incoming.path, found);
+        if call.is_some_and(|(key, from_caller, _)| !from_caller && self.is_where_the_caller_is(key, origin.0)) {
+            return self.reject(message, origin, 403, warning("the callee's tag from the caller's address").as_bytes());
+        }
         if call.is_none() {
             if incoming.path.popped == 0
                 && incoming.path.next.is_none()
@@ -245,16 +258,19 @@ impl Proxy {
             if !self.is_known(origin.0) {
                 return self.refuse_stranger(message, origin);
             }
+            // A To tag is no pass: nobody opens a call by claiming that there is one.
+            if method == Method::Invite {
+                return self.reject(message, origin, 481, b"");
+            }
         }
         let Some((changes, destination, listener_out)) = self.dialog_route(router, incoming, call) else {
             self.counters.drop(Drop::Unresolved);
-            return self.reject(
-                message,
-                origin,
-                502,
-                warning("the next hop is a name, and this proxy looks none up").as_bytes(),
-            );
+            let why = warning("the next hop is a name, and this proxy looks none up");
+            return self.reject(message, origin, 502, why.as_bytes());
         };
+        if call.is_none() && !self.may_pass(router, incoming, destination) {
+            return self.reject(message, origin, 403, warning("this trunk may not relay").as_bytes());
+        }
         let (key, from_caller, dialog) = call.unwrap_or_default();
         let role = if call.is_some() { Role::InDialog { from_caller } } else { Role::Other };
         let server = self.open(incoming, role, key, dialog);
@@ -266,6 +282,23 @@ impl Proxy {
         if method == Method::Bye && call.is_some() && !from_caller {
             self.dialog_ended(now, key, dialog, EndReason::CalleeBye);
         }
+    }
+
+    /// Whether a request that bears the callee's tag comes from where the caller is: it would free a channel the PBX has
+    /// not let go.
+    fn is_where_the_caller_is(&self, key: Key, source: SocketAddr) -> bool {
+        self.calls.get(key).is_some_and(|call| {
+            let (caller, callee) = (call.caller.0, call.callee.0);
+            caller != callee && (source == caller || (source.ip() == caller.ip() && caller.ip() != callee.ip()))
+        })
+    }
+
+    /// Whether a request within a dialog we know nothing of (it began before we did, or was no call) may go on: along a
+    /// route of ours, to a place we know, or anywhere for a trunk that may relay.
+    fn may_pass(&self, router: &Router, incoming: &Incoming<'_>, destination: SocketAddr) -> bool {
+        let is_ours = incoming.path.popped > 0 || incoming.path.strict;
+        let relays = router.trunk(incoming.origin.0.ip()).is_some_and(|trunk| router.config.trunks[trunk].relay);
+        relays || (is_ours && (router.is_target(destination.ip()) || router.trunk(destination.ip()).is_some()))
     }
 
     /// §16.4, §16.6 steps 6 and 7 for a request that has its route in itself.
@@ -326,12 +359,13 @@ impl Proxy {
         let path = self.path(&router, message, &uri);
         let incoming = Incoming { message, found, method: Method::Ack, origin: (source, listener), uri, path };
         let call = self.call_of(&incoming.path, found);
-        // Without a call, only along a route of ours and for those we know: an ACK is never a way through us.
-        let is_ours = incoming.path.popped > 0 || incoming.path.strict;
-        if call.is_none() && !(is_ours && self.is_known(source)) {
-            return self.counters.drop(Drop::StrayAck);
-        }
         match self.dialog_route(&router, &incoming, call) {
+            // Without a call, only along a route of ours and for those we know: an ACK is never a way through us.
+            Some((_, destination, _))
+                if call.is_none() && !(self.is_known(source) && self.may_pass(&router, &incoming, destination)) =>
+            {
+                self.counters.drop(Drop::StrayAck);
+            }
             Some((changes, destination, listener_out)) => {
                 self.send_ack(&router, message, found, source, listener, destination, listener_out, &changes.borrow());
             }
@@ -374,20 +408,26 @@ impl Proxy {
         }
         if !client.context.provisional {
             client.context.cancel = Cancel::Wanted;
+            if !reason.is_empty() {
+                client.context.cancel_lines = reason.to_vec();
+            }
             return;
         }
+        let waited = std::mem::take(&mut client.context.cancel_lines);
+        let reason = if reason.is_empty() { &waited[..] } else { reason };
         let (destination, listener, server) = (client.destination, client.listener, client.context.server);
-        let Ok(sent) = Message::parse(client.sent.clone()) else { return };
-        let Ok(found) = sent.check() else { return };
-        let attempt = super::Attempt {
-            server,
-            identity: super::forward::identity(&self.secret, &found, b"CANCEL"),
-            provisional: false,
-            cancel: Cancel::No,
-            cancels: key,
-        };
-        let cancel = self.transactions.open_client(false, destination, listener, attempt);
-        self.transactions.start_client(env!(self, now), cancel, None, |out| build::cancel(out, &sent, reason));
+        let call = client.context.call;
+        let sent = Message::parse(client.sent.clone());
+        let mut cancel = Key::NONE;
+        if let Ok(sent) = &sent
+            && let Ok(found) = sent.check()
+        {
+            let identity = super::forward::identity(&self.secret, &found, b"CANCEL");
+            let attempt = super::Attempt::new((server, call), identity, key);
+            cancel = self.transactions.open_client(Method::Cancel, destination, listener, attempt);
+            self.transactions.start_client(env!(self, now), cancel, None, |out| build::cancel(out, sent, reason));
+        }
+        // Even if none could be written: the wait below ends the attempt.
         if let Some(client) = self.transactions.client_mut(key) {
             client.context.cancel = Cancel::Sent(cancel);
         }
@@ -468,7 +508,7 @@ impl Proxy {
         if method == Method::Invite {
             match self.gate.admit_to_trunk(router.trunk_id(trunk), false) {
                 Ok(channel) => {
-                    let longest = Duration::from_secs(12 * 3600);
+                    let longest = router.config.longest_call;
                     key = self.begin_call(now, incoming, Some(channel), u16::MAX, longest, &incoming.uri.number());
                 }
                 Err(refusal) => {
@@ -493,10 +533,18 @@ impl Proxy {
         let Incoming { message, found, method, origin: (source, listener), .. } = *incoming;
         let fingerprint = self.secret.transaction(message, found, method);
         let reply_to = found.via.reply_to(source);
-        let context =
-            Context { role, method, call, dialog, client: Key::NONE, plan: None, cancelled: false, is_settled: false };
-        let is_invite = method == Method::Invite;
-        self.transactions.open_server(fingerprint, is_invite, (source, reply_to, listener), message.detach(), context)
+        let context = Context {
+            role,
+            method,
+            call,
+            dialog,
+            client: Key::NONE,
+            plan: None,
+            cancelled: false,
+            is_answered: false,
+            is_settled: false,
+        };
+        self.transactions.open_server(fingerprint, method, (source, reply_to, listener), message.detach(), context)
     }
 
     /// 100 at once, before anything slow is asked (§17.2.1).

@@ -60,7 +60,9 @@ impl Proxy {
         if outcome == Outcome::PassUp && !is_cancel {
             self.passed_up(now, (key, server), message, &found, status, method, first_provisional);
         }
-        self.transactions.close_client(env!(self, now), key);
+        if let Some(attempt) = self.transactions.close_client(env!(self, now), key) {
+            self.attempt_over(now, attempt);
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "what was found in one response")]
@@ -88,9 +90,13 @@ impl Proxy {
                     }
                 }
             }
-            if status > 100 {
+            let is_silent = self.transactions.client(client).is_some_and(|client| client.context.is_silent);
+            if status > 100 && !is_silent {
                 self.send_back(now, server, message, status);
             }
+            return;
+        }
+        if self.silent_answered(now, client, status) {
             return;
         }
         let Some(transaction) = self.transactions.server(server) else { return };
@@ -99,6 +105,9 @@ impl Proxy {
         match role {
             Role::Opening if status < 300 => {
                 let tag = self.secret.tag(found.to_tag.unwrap_or_default());
+                if let Some(transaction) = self.transactions.server_mut(server) {
+                    transaction.context.is_answered = true;
+                }
                 self.answered(now, call, tag);
                 self.send_back(now, server, message, status);
                 self.settle(now, server);
@@ -120,6 +129,24 @@ impl Proxy {
         }
     }
 
+    /// A final answer to an attempt the proxy had left: a refusal frees what it may have held; a 2xx is one of a fork, and
+    /// goes to the caller while that is possible (§16.7 step 5). Says whether nothing is left to do.
+    fn silent_answered(&mut self, now: Instant, client: Key, status: u16) -> bool {
+        let Some(client) = self.transactions.client_mut(client).filter(|client| client.context.is_silent) else {
+            return false;
+        };
+        if status < 300 {
+            return false;
+        }
+        client.context.is_silent = false;
+        let (call, holds) = (client.context.call, client.context.holds.take());
+        if let Some(pool) = holds {
+            self.leave_channel(now, call, pool);
+        }
+        self.no_longer_pending(now, call);
+        true
+    }
+
     /// What the final answer to a request within a dialog means for the call.
     fn in_dialog_answered(
         &mut self,
@@ -139,7 +166,8 @@ impl Proxy {
         };
         if let Some(reason) = is_over {
             let knows = self.calls.get(call).is_some_and(|call| call.dialogs.knows(dialog));
-            if knows || method == Method::Bye {
+            // A BYE in an early dialog says something of it only if it was accepted.
+            if knows || (method == Method::Bye && status < 300) {
                 self.dialog_ended(now, call, dialog, reason);
             }
         }
@@ -200,6 +228,9 @@ impl Proxy {
         if !attempt.cancels.is_none() {
             return;
         }
+        if attempt.is_silent {
+            return self.attempt_over(now, attempt);
+        }
         let server = attempt.server;
         let Some(transaction) = self.transactions.server(server) else { return };
         let context = &transaction.context;
@@ -233,5 +264,5 @@ impl Proxy {
 
 /// Whether a Via remains when ours comes off.
 fn has_next_via(message: &Message) -> bool {
-    message.list(HeaderName::Via).nth(1).is_some()
+    message.list(HeaderName::Via).nth(1).is_some_and(|span| !message.slice(span).is_empty())
 }

@@ -61,7 +61,7 @@ async fn serve(
             sleep.as_mut().reset(due);
             armed = due;
         }
-        let mut request = None;
+        let mut request = requests.try_recv().ok();
         tokio::select! {
             biased;
             () = poll_fn(|context| sockets.poll_readable(context)) => {}

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::outbox::{ListenerId, Outbox};
-use crate::sip::{Message, build};
+use crate::sip::{Message, Method, build};
 use crate::store::{self, Index, Key, Slab, Wheel};
 use crate::time::Instant;
 use key::Fingerprint;
@@ -168,6 +168,8 @@ impl ClientState {
 pub struct Server<S> {
     /// The machine.
     pub state: ServerState,
+    /// The request's method.
+    pub method: Method,
     fingerprint: Fingerprint,
     /// Where the request came from.
     pub source: SocketAddr,
@@ -188,6 +190,8 @@ pub struct Server<S> {
 pub struct Client<C> {
     /// The machine.
     pub state: ClientState,
+    /// The request's method.
+    pub method: Method,
     /// Where the request went.
     pub destination: SocketAddr,
     /// Which listener it went out by.
@@ -219,9 +223,11 @@ impl<S, C> Transactions<S, C> {
         self.max = max;
     }
 
-    /// Whether a request can open new transactions.
-    pub fn has_room(&self) -> bool {
-        self.servers.len() < self.max && self.clients.len() < self.max
+    /// Whether a request can open new transactions. Those within a dialog may use a quarter more: a BYE frees more than
+    /// it takes.
+    pub fn has_room(&self, is_in_dialog: bool) -> bool {
+        let max = if is_in_dialog { self.max + self.max.div_ceil(4) } else { self.max };
+        self.servers.len() < max && self.clients.len() < max
     }
 
     /// Server and client transactions alive.
@@ -264,18 +270,19 @@ impl<S, C> Transactions<S, C> {
     pub fn open_server(
         &mut self,
         fingerprint: Fingerprint,
-        is_invite: bool,
+        method: Method,
         (source, reply_to, listener): (SocketAddr, SocketAddr, ListenerId),
         request: Bytes,
         context: S,
     ) -> Key {
-        let state = if is_invite {
+        let state = if method == Method::Invite {
             ServerState::Invite(invite_server::State::Proceeding)
         } else {
             ServerState::Other(server::State::Trying)
         };
         let key = self.servers.insert(Server {
             state,
+            method,
             fingerprint,
             source,
             reply_to,
@@ -291,14 +298,15 @@ impl<S, C> Transactions<S, C> {
     }
 
     /// Opens a client transaction; [`Transactions::start_client`] sends its request.
-    pub fn open_client(&mut self, is_invite: bool, destination: SocketAddr, listener: ListenerId, context: C) -> Key {
-        let state = if is_invite {
+    pub fn open_client(&mut self, method: Method, destination: SocketAddr, listener: ListenerId, context: C) -> Key {
+        let state = if method == Method::Invite {
             ClientState::Invite(invite_client::State::Calling)
         } else {
             ClientState::Other(client::State::Trying)
         };
         self.clients.insert(Client {
             state,
+            method,
             destination,
             listener,
             sent: Bytes::new(),
@@ -308,8 +316,9 @@ impl<S, C> Transactions<S, C> {
         })
     }
 
-    /// Sends the request of a client transaction just opened. `silence` is how long to wait for a first answer, timer
-    /// B or F when not given.
+    /// Sends the request of a client transaction just opened. When `silence` is given and shorter than timer B, timer C
+    /// fires after it if nothing was heard: the proxy then goes elsewhere, and [`Transactions::fall_silent`] keeps the
+    /// transaction for what may still come.
     pub fn start_client(
         &mut self,
         env: &mut Env<'_>,
@@ -318,7 +327,7 @@ impl<S, C> Transactions<S, C> {
         write: impl FnOnce(&mut bytes::BytesMut),
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let sent = env.outbox.send(client.listener, client.destination, key, write);
+        let sent = env.outbox.send((client.listener, client.destination), client.method, key, write);
         client.sent = Bytes::copy_from_slice(&sent);
         let (again, end) = match client.state {
             ClientState::Invite(_) => (Timer::A, Timer::B),
@@ -326,8 +335,21 @@ impl<S, C> Transactions<S, C> {
         };
         client.timers[Place::Again as usize] =
             env.wheel.arm(env.now + env.lengths.of(again, 0), Due::Client(key, again));
-        let silence = silence.unwrap_or_else(|| env.lengths.of(end, 0));
-        client.timers[Place::End as usize] = env.wheel.arm(env.now + silence, Due::Client(key, end));
+        let (end, wait) = match silence.filter(|silence| *silence < env.lengths.of(end, 0)) {
+            Some(silence) => (Timer::C, silence),
+            None => (end, env.lengths.of(end, 0)),
+        };
+        client.timers[Place::End as usize] = env.wheel.arm(env.now + wait, Due::Client(key, end));
+    }
+
+    /// The proxy waits no longer for an INVITE client transaction that heard nothing: no more copies are sent, and it
+    /// ends when timer B would have.
+    pub fn fall_silent(&mut self, env: &mut Env<'_>, key: Key, waited: std::time::Duration) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        env.wheel.stop(std::mem::take(&mut client.timers[Place::Again as usize]));
+        let left = env.lengths.of(Timer::B, 0).saturating_sub(waited);
+        env.wheel.stop(client.timers[Place::End as usize]);
+        client.timers[Place::End as usize] = env.wheel.arm(env.now + left, Due::Client(key, Timer::B));
     }
 
     /// Starts or restarts timer C of an INVITE client transaction that waits for its final answer.
@@ -370,7 +392,7 @@ impl<S, C> Transactions<S, C> {
             match *action {
                 Action::Send => {
                     let Some(write) = write.take() else { continue };
-                    let sent = env.outbox.send(server.listener, server.reply_to, Key::NONE, write);
+                    let sent = env.outbox.send((server.listener, server.reply_to), server.method, Key::NONE, write);
                     if server.state == ServerState::Invite(invite_server::State::Accepted) {
                         // 2xx are never sent again from here, and no other answer will be made.
                         (server.response, server.request) = (Bytes::new(), Bytes::new());
@@ -383,12 +405,17 @@ impl<S, C> Transactions<S, C> {
                 }
                 Action::Resend => {
                     if !server.response.is_empty() {
-                        env.outbox.send_again(server.listener, server.reply_to, Key::NONE, server.response.clone());
+                        env.outbox.send_again(
+                            (server.listener, server.reply_to),
+                            server.method,
+                            Key::NONE,
+                            server.response.clone(),
+                        );
                     }
                 }
                 Action::Start(timer) => {
                     if timer.place() == Place::Again {
-                        server.round += u8::from(event == Event::Fired(timer));
+                        server.round = server.round.saturating_add(u8::from(event == Event::Fired(timer)));
                     }
                     let due = env.now + env.lengths.of(timer, server.round);
                     env.wheel.stop(server.timers[timer.place() as usize]);
@@ -431,18 +458,23 @@ impl<S, C> Transactions<S, C> {
         for action in actions {
             match *action {
                 Action::Resend => {
-                    env.outbox.send_again(client.listener, client.destination, key, client.sent.clone());
+                    env.outbox.send_again(
+                        (client.listener, client.destination),
+                        client.method,
+                        key,
+                        client.sent.clone(),
+                    );
                 }
                 Action::Ack => {
                     if let (Some(response), Ok(sent)) = (response, Message::parse(client.sent.clone())) {
-                        env.outbox.send(client.listener, client.destination, Key::NONE, |out| {
+                        env.outbox.send((client.listener, client.destination), Method::Ack, Key::NONE, |out| {
                             build::ack(out, &sent, response);
                         });
                     }
                 }
                 Action::Start(timer) => {
                     if timer.place() == Place::Again {
-                        client.round += u8::from(event == Event::Fired(timer));
+                        client.round = client.round.saturating_add(u8::from(event == Event::Fired(timer)));
                     }
                     // §17.1.2.2: "If Timer E fires while in the Proceeding state, ... reset with a value of T2".
                     let due = match client.state {

@@ -192,9 +192,14 @@ impl Sockets {
 }
 
 fn outcome(sent: io::Result<()>) -> Sent {
-    match sent.map_err(|error| error.kind()) {
+    // ENOBUFS: the interface's queue is full; as passing as a full socket.
+    const ENOBUFS: i32 = 105;
+    match sent {
         Ok(()) => Sent::Yes,
-        Err(io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Sent::Later,
-        Err(_) => Sent::Never,
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Sent::Later,
+            _ if error.raw_os_error() == Some(ENOBUFS) => Sent::Later,
+            _ => Sent::Never,
+        },
     }
 }

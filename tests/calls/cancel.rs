@@ -46,7 +46,9 @@ fn a_cancel_of_a_call_the_pbx_never_hears_of_ends_with_487() {
     world.run();
     world.cancel(caller);
     world.run_for(6_000);
-    assert_eq!((world.final_answer(caller), world.in_use()), (487, 0));
+    assert_eq!((world.final_answer(caller), world.in_use()), (487, 1));
+    world.run_for(27_000);
+    assert_eq!(world.in_use(), 0);
     assert_eq!(world.reached(VOICEMAIL, "INVITE"), 0, "who has hung up is not sent to the voicemail");
 }
 

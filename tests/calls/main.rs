@@ -10,6 +10,7 @@ mod basic;
 mod cancel;
 mod counting;
 mod dialogs;
+mod hostile;
 mod overflow;
 mod peers;
 mod rules;

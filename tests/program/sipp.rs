@@ -109,7 +109,7 @@ fn without_room_and_without_a_plan_callers_hear_486() {
     let gate = Gate::start(0, "");
     assert!(calls(&gate, "caller-refused", 10, 50, 0));
     gate.wait_for("all are counted", |gate| overflows(gate, "reject") == 10);
-    assert_eq!(gate.metric("sipweir_responses_total{direction=\"out\",status=\"486\"}"), 10);
+    assert_eq!(gate.metric("sipweir_responses_total{direction=\"out\",method=\"INVITE\",status=\"486\"}"), 10);
 }
 
 #[test]
