@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::route::explain;
@@ -143,9 +143,18 @@ async fn explained(State(admin): State<Arc<Admin>>, Query(query): Query<ExplainQ
     }
 }
 
+/// What a reload says: no problems, or every one.
+#[derive(Serialize)]
+struct Reloaded {
+    problems: Vec<String>,
+}
+
 async fn reload(State(admin): State<Arc<Admin>>) -> Response {
     match admin.handle.reload() {
-        Ok(()) => (StatusCode::ACCEPTED, Json(Problem { problem: "none".into() })).into_response(),
-        Err(error) => (StatusCode::CONFLICT, Json(Problem { problem: error.to_string() })).into_response(),
+        Ok(()) => (StatusCode::ACCEPTED, Json(Reloaded { problems: Vec::new() })).into_response(),
+        Err(error) => {
+            let problems = error.to_string().lines().map(str::to_owned).collect();
+            (StatusCode::CONFLICT, Json(Reloaded { problems })).into_response()
+        }
     }
 }

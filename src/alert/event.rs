@@ -112,8 +112,8 @@ impl fmt::Display for Event {
                 lasted_ms / 1000,
                 lasted_ms % 1000 / 100,
             ),
-            EventKind::ConfigReloaded => write!(f, "{subject}: configuration reloaded"),
-            EventKind::ConfigRefused => write!(f, "{subject}: configuration refused, the old one stays in force"),
+            EventKind::ConfigReloaded => write!(f, "configuration reloaded: {subject}"),
+            EventKind::ConfigRefused => write!(f, "configuration refused, the old one stays in force: {subject}"),
         }
     }
 }

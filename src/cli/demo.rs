@@ -212,7 +212,7 @@ reserve = {reserve}
             String::new()
         };
         let mut lines = vec![format!(
-            "{:>4} s  channels {:>3} of {:<3} [{bar}]  {:<9}  PBX {}  voicemail {}  refused {}",
+            "{:>4} s  {:>3} of {:<3} [{bar}]  {:<9}  PBX {}  voicemail {}  busy {}",
             elapsed.as_secs(),
             pool.in_use(),
             pool.capacity,
@@ -227,7 +227,10 @@ reserve = {reserve}
             }
             let mut out = std::io::stdout().lock();
             let up = if *drawn > 0 { format!("\x1b[{drawn}A") } else { String::new() };
-            let text: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
+            // A wrapped line would be two, and the next drawing would miss its place.
+            let width = std::env::var("COLUMNS").ok().and_then(|width| width.parse().ok()).unwrap_or(80_usize).max(20);
+            let cut = |line: &String| line.chars().take(width - 1).collect::<String>();
+            let text: String = lines.iter().map(|line| format!("\x1b[2K{}\n", cut(line))).collect();
             drop(write!(out, "{up}{text}").and_then(|()| out.flush()));
             *drawn = lines.len();
         } else {

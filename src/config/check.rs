@@ -11,7 +11,7 @@ use super::{
 };
 use crate::alert::Thresholds;
 use crate::pool::PoolSettings;
-use crate::sip::{Scheme, Uri};
+use crate::sip::{Host, Scheme, Uri};
 use crate::transaction::timer::Lengths;
 
 /// Entries of one kind.
@@ -39,8 +39,25 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
     let mut node = root.section(problems, "node").unwrap_or_else(|| Section::new("node", toml::Table::new()));
     let name = node.string(problems, "name").unwrap_or_else(|| "sipweir".into());
     let data_dir = node.string(problems, "data_dir").map(String::into_boxed_str);
-    let workers = node.number(problems, "workers", 1..=1).unwrap_or(1) as u16;
+    let workers = node.number(problems, "workers", 1..=64).unwrap_or(1) as u16;
+    if workers != 1 {
+        problems.add(
+            node.key("workers"),
+            format!("{workers} are not yet possible"),
+            "write 1: this version runs one shard",
+        );
+    }
+    if name.is_empty() {
+        problems.add(node.key("name"), "is empty", "write name = \"gate-1\", or leave it out");
+    }
     let domains = node.strings(problems, "domains").unwrap_or_default();
+    for domain in domains.iter().filter(|domain| *domain != "*" && Host::parse(domain.as_bytes()).is_none()) {
+        problems.add(
+            node.key("domains"),
+            format!("{domain:?} is no host"),
+            "write a name such as \"pbx.example.net\", or \"*\" for any",
+        );
+    }
     let unknown_source = match node.string(problems, "unknown_source").as_deref() {
         None | Some("reject") => UnknownSource::Reject,
         Some("drop") => UnknownSource::Drop,
@@ -72,6 +89,16 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
     let limits = read_limits(root, problems);
     let trunks = read_trunks(root, problems);
     let targets = read_targets(root, problems);
+    for (at, target) in targets.iter().enumerate() {
+        if let Some(uri) = target.uris.iter().find(|uri| listen.iter().any(|listen| listen.address == uri.address)) {
+            let what = format!("\"sip:{}\" is this node itself", uri.host_port);
+            problems.add(
+                format!("target[{at}].uri"),
+                what,
+                "write the address of the PBX: a call to ourselves is a loop",
+            );
+        }
+    }
     let pools = read_pools(root, problems);
     let services = read_services(root, problems, (&trunks, &targets, &pools), longest_call);
     if services.is_empty() && !problems.0.iter().any(|problem| problem.key.starts_with("service")) {
@@ -439,7 +466,7 @@ fn read_services(
         if limit.is_some_and(|limit| limit < reserve) {
             problems.add(
                 section.key("reserve"),
-                format!("{reserve} is more than limit"),
+                format!("{reserve} is more than limit ({})", limit.unwrap_or(0)),
                 "reserve no more than the service may use",
             );
         }

@@ -32,7 +32,9 @@ pub enum Step {
     Reject {
         /// Its status, 400 to 699.
         status: u16,
-        /// Whole lines: Reason, Retry-After.
+        /// The Reason value, when one was written.
+        reason: Option<Box<str>>,
+        /// Whole lines besides: Retry-After.
         lines: Box<str>,
     },
 }
@@ -61,13 +63,9 @@ impl Step {
     }
 }
 
-/// 486 with `Reason: Q.850;cause=34` (no circuit or channel available).
+/// 486, with the Reason of the refusal: `Q.850;cause=34` (no circuit or channel available) for a full pool.
 pub(super) fn default_reject() -> Step {
-    Step::Reject { status: Refusal::PoolFull.status(), lines: reason_line("Q.850;cause=34").into() }
-}
-
-fn reason_line(reason: &str) -> String {
-    format!("Reason: {reason}\r\n")
+    Step::Reject { status: Refusal::PoolFull.status(), reason: None, lines: "".into() }
 }
 
 pub(super) fn read_overflow(section: &mut Section, problems: &mut Problems, targets: &[Target]) -> Option<Vec<Step>> {
@@ -127,7 +125,11 @@ fn read_step(step: &mut Section, problems: &mut Problems, targets: &[Target]) ->
             Uri::parse(format!("sip:{user}@h").as_bytes())
                 .is_none_or(|uri| uri.user() != user.as_bytes() || user.is_empty())
         }) {
-            problems.add(step.key("user"), format!("{user:?} is no user part"), "write a number such as \"9000\"");
+            problems.add(
+                step.key("user"),
+                format!("{:?} is no user part", user.as_deref().unwrap_or_default()),
+                "write a number such as \"9000\"",
+            );
         }
         let Some(target) = position(targets, &name, |target| &target.name) else {
             problems.add(
@@ -141,6 +143,9 @@ fn read_step(step: &mut Section, problems: &mut Problems, targets: &[Target]) ->
     }
     if let Some(contacts) = redirect {
         let mut lines = String::new();
+        if contacts.is_empty() {
+            problems.add(step.key("redirect"), "is empty", "write at least one URI");
+        }
         for contact in &contacts {
             match Uri::parse(contact.as_bytes()) {
                 Some(_) => {
@@ -157,19 +162,18 @@ fn read_step(step: &mut Section, problems: &mut Problems, targets: &[Target]) ->
     }
     let status = reject? as u16;
     let mut lines = String::new();
-    match step.string(problems, "reason") {
-        Some(reason) if reason.contains(['\r', '\n']) || !reason.contains(";cause=") => {
-            problems.add(
-                step.key("reason"),
-                format!("{reason:?} is no Reason value"),
-                "write it as \"Q.850;cause=34\" (RFC 3326)",
-            );
-        }
-        Some(reason) => lines.push_str(&reason_line(&reason)),
-        None => lines.push_str(&reason_line("Q.850;cause=34")),
+    let reason = step.string(problems, "reason");
+    if let Some(reason) =
+        reason.as_deref().filter(|reason| reason.contains(['\r', '\n']) || !reason.contains(";cause="))
+    {
+        problems.add(
+            step.key("reason"),
+            format!("{reason:?} is no Reason value"),
+            "write it as \"Q.850;cause=34\" (RFC 3326)",
+        );
     }
     if let Some(seconds) = step.number(problems, "retry_after_s", 1..=86_400) {
         lines.push_str(&format!("Retry-After: {seconds}\r\n"));
     }
-    Some(Step::Reject { status, lines: lines.into() })
+    Some(Step::Reject { status, reason: reason.map(String::into_boxed_str), lines: lines.into() })
 }

@@ -11,6 +11,8 @@ pub struct Channel {
     pub(super) trunk: TrunkId,
     pub(super) service: Option<ServiceId>,
     pub(super) pool: Option<PoolId>,
+    /// Whether it counts in its trunk: a second channel of one call does not.
+    pub(super) in_trunk: bool,
     pub(super) held: bool,
     pub(super) armed: bool,
 }

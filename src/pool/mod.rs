@@ -324,7 +324,7 @@ impl Gate {
                 return Err(refusal);
             }
         };
-        let mut channel = state.enter_trunk(ask.trunk);
+        let mut channel = state.enter_trunk(ask.trunk, !ask.is_known);
         let service = &mut state.services[usize::from(ask.service.0)];
         service.calls += 1;
         service.admitted += 1;
@@ -348,7 +348,7 @@ impl Gate {
     pub fn admit_to_trunk(&self, trunk: TrunkId, is_known: bool) -> Result<Channel, Refusal> {
         let mut state = self.lock();
         state.check_trunk(trunk, is_known)?;
-        Ok(state.enter_trunk(trunk))
+        Ok(state.enter_trunk(trunk, !is_known))
     }
 
     /// What [`Gate::admit`] would say now, changing nothing.
@@ -378,10 +378,12 @@ impl Gate {
     pub fn release(&self, now: Instant, mut channel: Channel, events: &mut Vec<Event>) {
         let mut state = self.lock();
         state.leave_pool(now, &mut channel, events);
-        let trunk = &mut state.trunks[usize::from(channel.trunk.0)];
-        assert!(trunk.calls > 0, "I2: a call left its trunk twice");
-        trunk.calls -= 1;
-        state.calls -= 1;
+        if channel.in_trunk {
+            let trunk = &mut state.trunks[usize::from(channel.trunk.0)];
+            assert!(trunk.calls > 0, "I2: a call left its trunk twice");
+            trunk.calls -= 1;
+            state.calls -= 1;
+        }
         channel.armed = false;
     }
 
@@ -462,10 +464,10 @@ impl State {
         Ok(())
     }
 
-    fn enter_trunk(&mut self, trunk: TrunkId) -> Channel {
-        self.calls += 1;
-        self.trunks[usize::from(trunk.0)].calls += 1;
-        Channel { trunk, service: None, pool: None, held: false, armed: true }
+    fn enter_trunk(&mut self, trunk: TrunkId, in_trunk: bool) -> Channel {
+        self.calls += u32::from(in_trunk);
+        self.trunks[usize::from(trunk.0)].calls += u32::from(in_trunk);
+        Channel { trunk, service: None, pool: None, in_trunk, held: false, armed: true }
     }
 
     fn leave_pool(&mut self, now: Instant, channel: &mut Channel, events: &mut Vec<Event>) {

@@ -118,10 +118,10 @@ fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message, changes: &Change
         }
         if at == value.len() && at > 0 {
             fits &= edit.remove(header.line.range());
-        } else if !value.is_empty() {
-            if let Some((header, from)) = kept.replace((header, at)).filter(|(_, from)| *from > 0) {
-                fits &= edit.remove(header.value.start()..header.value.start() + from);
-            }
+        } else if !value.is_empty()
+            && let Some((header, from)) = kept.replace((header, at)).filter(|(_, from)| *from > 0)
+        {
+            fits &= edit.remove(header.value.start()..header.value.start() + from);
         }
     }
     let Some((header, from)) = kept else {
@@ -133,11 +133,7 @@ fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message, changes: &Change
     let value = message.slice(header.value);
     let start = header.value.start();
     let (mut last, mut comma) = (from, None);
-    while changes.last_route_popped {
-        let end = crate::sip::list_end(value, last);
-        if end >= value.len() {
-            break;
-        }
+    while let Some(end) = Some(crate::sip::list_end(value, last)).filter(|end| *end < value.len()) {
         (comma, last) = (Some(end), end + 1);
     }
     match (changes.last_route_popped, comma) {

@@ -11,7 +11,7 @@ use super::response::Failed;
 use super::{Attempt, Plan, Proxy, Role, env};
 use crate::config::Step;
 use crate::outbox::ListenerId;
-use crate::pool::{Ask, Channel, PoolId, Refusal, Slot};
+use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
 use crate::route::Router;
 use crate::sip::message::Essentials;
 use crate::sip::uri::{parameter_end, split_parameter};
@@ -105,12 +105,16 @@ impl Proxy {
                 if let Some(call) = self.calls.get_mut(key) {
                     call.pending += 1;
                     call.users += u32::from(plan.uses.is_some());
+                    if let Some(pool) = channel.as_ref().and_then(Channel::pool) {
+                        self.slots.update(call.slot, |slot| slot.pool = slot.pool.or(Some(pool)));
+                    }
                     call.more.extend(channel);
                 }
                 key
             }
             None if channel.is_some() => {
-                self.begin_call(now, incoming, channel, plan.target as u16, settings.longest_call, number)
+                let called = Some(router.service_id(service));
+                self.begin_call(now, incoming, (channel, called), plan.target as u16, settings.longest_call, number)
             }
             None => Key::NONE,
         };
@@ -129,7 +133,7 @@ impl Proxy {
         &mut self,
         now: Instant,
         incoming: &Incoming<'_>,
-        channel: Option<Channel>,
+        (channel, service): (Option<Channel>, Option<ServiceId>),
         target: u16,
         longest: Duration,
         number: &[u8],
@@ -139,7 +143,7 @@ impl Proxy {
         let from = message.value(HeaderName::From).and_then(NameAddr::parse);
         let caller = from.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
         let slot = channel.as_ref().map_or(0, |channel| {
-            let holds = (channel.trunk(), channel.service(), channel.pool());
+            let holds = (channel.trunk(), service, channel.pool());
             self.slots.enter(Slot::new((found.call_id, caller, number), holds, target, now))
         });
         let users = u32::from(channel.as_ref().is_some_and(|channel| channel.pool().is_some()));
@@ -258,7 +262,14 @@ impl Proxy {
                     }
                 }
                 Step::Redirect { lines } => return self.answer(now, server, 302, lines.as_bytes()),
-                Step::Reject { status, lines } => return self.answer(now, server, *status, lines.as_bytes()),
+                Step::Reject { status, reason, lines } => {
+                    let cause = plan.refusal.unwrap_or(Refusal::PoolFull).cause();
+                    let lines = match reason {
+                        Some(reason) => format!("Reason: {reason}\r\n{lines}"),
+                        None => format!("Reason: Q.850;cause={cause}\r\n{lines}"),
+                    };
+                    return self.answer(now, server, *status, lines.as_bytes());
+                }
             }
         }
     }

@@ -138,8 +138,13 @@ impl Proxy {
         if matches!(uri.scheme, Scheme::Sips | Scheme::Other) {
             return self.reject(message, origin, 416, warning("this proxy routes sip: and tel: URIs").as_bytes());
         }
-        if found.max_forwards == Some(0) {
+        // An OPTIONS that may go no further may be for us (§11): many peers ask so whether we live.
+        let is_ping = method == Method::Options && found.to_tag.is_none() && self.router.is_ours(&uri);
+        if found.max_forwards == Some(0) && !(is_ping && self.is_known(origin.0)) {
             return self.reject(message, origin, 483, b"");
+        }
+        if found.max_forwards == Some(0) {
+            return self.reject(message, origin, 200, typed::allow_line().as_bytes());
         }
         if self.is_loop(message, found) {
             return self.reject(message, origin, 482, b"");
@@ -228,9 +233,13 @@ impl Proxy {
         let to = self.secret.tag(found.to_tag.unwrap_or_default());
         let is_it = |call: &Call| call.id == id && (call.from_tag == from || call.from_tag == to);
         let by_cookie = path.call.filter(|key| self.calls.get(*key).is_some_and(is_it));
-        // Two calls may share a Call-ID (an upstream fork through us twice): the one that knows the dialog first.
+        // Two calls may share Call-ID and caller's tag (an INVITE forked or copied before us): the one that knows the
+        // dialog comes first.
+        let knows = |call: &Call| is_it(call) && (call.dialogs.knows(to) || call.dialogs.knows(from));
         let key = by_cookie
-            .or_else(|| self.find_call(id, |call| is_it(call) && (call.dialogs.knows(to) || call.dialogs.knows(from))))
+            .filter(|key| self.calls.get(*key).is_some_and(knows))
+            .or_else(|| self.find_call(id, knows))
+            .or(by_cookie)
             .or_else(|| self.find_call(id, is_it))?;
         let from_caller = self.calls.get(key)?.from_tag == from;
         Some((key, from_caller, if from_caller { to } else { from }))
@@ -464,7 +473,7 @@ impl Proxy {
         }
         let number = uri.number();
         let service = router.service(trunk, &number);
-        if *method == Method::Options && router.is_self(uri) && (number.is_empty() || service.is_none()) {
+        if *method == Method::Options && (number.is_empty() || (router.is_self(uri) && service.is_none())) {
             return self.reject(message, *origin, 200, typed::allow_line().as_bytes());
         }
         let Some(service) = service else {
@@ -509,7 +518,14 @@ impl Proxy {
             match self.gate.admit_to_trunk(router.trunk_id(trunk), false) {
                 Ok(channel) => {
                     let longest = router.config.longest_call;
-                    key = self.begin_call(now, incoming, Some(channel), u16::MAX, longest, &incoming.uri.number());
+                    key = self.begin_call(
+                        now,
+                        incoming,
+                        (Some(channel), None),
+                        u16::MAX,
+                        longest,
+                        &incoming.uri.number(),
+                    );
                 }
                 Err(refusal) => {
                     self.refuse_count(refusal);

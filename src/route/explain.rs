@@ -76,7 +76,7 @@ pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Optio
 
 fn plan(router: &Router, service: usize) -> String {
     let service = &router.config.services[service];
-    let mut words: Vec<String> = service
+    let words: Vec<String> = service
         .overflow
         .iter()
         .map(|step| match step {
@@ -88,11 +88,14 @@ fn plan(router: &Router, service: usize) -> String {
                 }
             }
             Step::Redirect { lines } => format!("redirect (302, {})", lines.trim_end().replace("\r\n", ", ")),
-            Step::Reject { status, lines } => format!("reject {status} ({})", lines.trim_end().replace("\r\n", ", ")),
+            Step::Reject { status, reason, .. } => match reason {
+                Some(reason) => format!("reject {status} ({reason})"),
+                None => format!("reject {status}"),
+            },
         })
         .collect();
     if service.overflow_is_default {
-        words.push("(the default)".into());
+        return "reject 486 (the default)".into();
     }
-    words.join(", then ").replace(", then (", " (")
+    words.join(", then ")
 }

@@ -152,33 +152,25 @@ impl Node {
             lasted_ms: event.lasted_ms,
         };
         let EventRecord { event: name, severity, subject, in_use, capacity, refused, lasted_ms, .. } = &record;
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    event = name,
+                    severity,
+                    subject,
+                    in_use,
+                    capacity,
+                    refused,
+                    lasted_ms,
+                    "{}",
+                    record.message
+                )
+            };
+        }
         match event.kind.severity() {
-            crate::alert::Severity::Info => {
-                tracing::info!(
-                    event = name,
-                    severity,
-                    subject,
-                    in_use,
-                    capacity,
-                    refused,
-                    lasted_ms,
-                    "{}",
-                    record.message
-                );
-            }
-            crate::alert::Severity::Warning | crate::alert::Severity::Critical => {
-                tracing::warn!(
-                    event = name,
-                    severity,
-                    subject,
-                    in_use,
-                    capacity,
-                    refused,
-                    lasted_ms,
-                    "{}",
-                    record.message
-                );
-            }
+            crate::alert::Severity::Info => log!(info),
+            crate::alert::Severity::Warning => log!(warn),
+            crate::alert::Severity::Critical => log!(error),
         }
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         if events.len() == EVENTS_MAX {
@@ -188,17 +180,16 @@ impl Node {
     }
 
     pub(super) fn raise_reloaded(&self) {
-        self.raise_about_config(EventKind::ConfigReloaded);
+        self.raise_about_config(EventKind::ConfigReloaded, "");
     }
 
-    fn raise_about_config(&self, kind: EventKind) {
+    fn raise_about_config(&self, kind: EventKind, why: &str) {
+        let file = self.file.as_ref().map_or_else(|| "configuration".into(), |file| file.display().to_string());
+        let subject = if why.is_empty() { file } else { format!("{file}: {why}") };
         self.raise(&Event {
             kind,
             at: self.now(),
-            subject: self
-                .file
-                .as_ref()
-                .map_or_else(|| "configuration".into(), |file| file.display().to_string().into()),
+            subject: subject.into(),
             in_use: 0,
             capacity: 0,
             refused: 0,
@@ -208,8 +199,9 @@ impl Node {
 
     pub(super) fn note_reload(&self, result: &Result<(), ReloadError>) {
         let Err(error) = result else { return };
-        tracing::warn!(%error, "reload refused");
-        self.raise_about_config(EventKind::ConfigRefused);
+        if !matches!(error, ReloadError::NoFile) {
+            self.raise_about_config(EventKind::ConfigRefused, &error.to_string().replace('\n', "; "));
+        }
     }
 
     /// Events raised so far, by kind.

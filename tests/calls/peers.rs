@@ -108,7 +108,7 @@ fn b3_cancel_against_200_in_any_order_leaves_no_channel_behind() {
 #[test]
 fn b3_a_call_to_ourselves_is_a_loop_and_leaves_nothing() {
     let text = config(2, &menu("").replace("\"pbx\"\n", "\"self\"\n"))
-        + &format!("[[target]]\nname = \"self\"\nuri = [\"sip:{GATE}\"]\nrequest_uri = \"keep\"\n")
+        + &format!("[[target]]\nname = \"self\"\nuri = [\"sip:{GATE_ALIAS}\"]\nrequest_uri = \"keep\"\n")
         + "";
     let text = text.replace("[\"10.0.0.0/24\"]", "[\"10.0.0.0/24\", \"192.0.2.1\"]");
     let mut world = World::new(&text);

@@ -17,6 +17,8 @@ use sipweir::sip::{HeaderName, Message, Method, NameAddr};
 use sipweir::time::Instant;
 
 pub const GATE: &str = "192.0.2.1:5060";
+/// Another way to the gate, which it does not know of.
+pub const GATE_ALIAS: &str = "192.0.2.2:5060";
 pub const CALLER: &str = "198.51.100.7:5060";
 pub const PBX: &str = "10.0.0.10:5060";
 pub const PBX2: &str = "10.0.0.11:5060";
@@ -161,6 +163,8 @@ pub struct Leg {
     pub over: bool,
     /// Whether this leg uses a channel of its PBX.
     pub busy: bool,
+    /// Deaf to CANCEL.
+    stuck: bool,
     pub acks: u32,
     pub acks_unexpected: u32,
     /// The last answer in full.
@@ -194,6 +198,8 @@ pub struct World {
     /// What arrives there is not read.
     pub deaf: Vec<SocketAddr>,
     pub check: Option<fn(&Self)>,
+    /// Whether the PBX answers 482 to another copy of an INVITE it has.
+    pub refuses_copies: bool,
 }
 
 pub fn at(address: &str) -> SocketAddr {
@@ -255,6 +261,7 @@ impl World {
             unreachable: Vec::new(),
             deaf: Vec::new(),
             check: None,
+            refuses_copies: false,
         }
     }
 
@@ -337,19 +344,36 @@ impl World {
         self.run_for(100);
     }
 
-    fn observe(&mut self) {
+    /// Calls that use a channel of the PBX now, as it sees it: forks of one INVITE are one call.
+    pub fn busy(&self) -> usize {
         let pbx = [at(PBX), at(PBX2)];
-        // Forks of one INVITE are one call of the PBX.
-        let mut busy: Vec<(&str, &str)> = self
+        let mut busy: Vec<&str> = self
             .callees
             .iter()
             .filter(|leg| leg.busy && pbx.contains(&leg.address.expect("set")))
-            .map(|leg| (leg.call_id.as_str(), leg.branch.as_str()))
+            .map(|leg| leg.call_id.as_str())
             .collect();
         busy.sort_unstable();
         busy.dedup();
-        let busy = busy.len();
-        self.busy_peak = self.busy_peak.max(busy);
+        busy.len()
+    }
+
+    /// Start lines of all messages the gate sent for calls the PBX has now, for a failure's message.
+    pub fn story_of_the_busy(&self) -> String {
+        let legs = self.callees.iter().filter(|leg| leg.busy).map(|leg| &leg.call_id);
+        let mut story = String::new();
+        for id in legs {
+            let of = self.sent.iter().filter(|(_, text)| text.contains(&format!("Call-ID: {id}\r\n")));
+            for (to, text) in of {
+                let cseq = text.lines().find(|line| line.starts_with("CSeq")).unwrap_or_default();
+                story += &format!("{id} to {to}: {} {cseq}\n", text.lines().next().unwrap_or_default());
+            }
+        }
+        story
+    }
+
+    fn observe(&mut self) {
+        self.busy_peak = self.busy_peak.max(self.busy());
         if let Some(check) = self.check {
             check(self);
         }
@@ -418,7 +442,7 @@ impl World {
 
     fn happen(&mut self, what: What) {
         match what {
-            What::Datagram { from, to, bytes } if to == at(GATE) => {
+            What::Datagram { from, to, bytes } if to == at(GATE) || to == at(GATE_ALIAS) => {
                 let input = Input::Datagram { listener: 0, source: from, payload: Bytes::from(bytes) };
                 self.proxy.handle(self.now, input);
                 self.drain();
@@ -610,9 +634,11 @@ impl World {
         let cseq = header(message, HeaderName::CSeq);
         let via = list(message, HeaderName::Via);
         let is_it = |leg: &Leg| leg.address == Some(to) && leg.call_id == call_id && leg.local == from;
-        if let Some(id) = self.callers.iter().position(|leg| {
-            is_it(leg) && (!cseq.ends_with("INVITE") || leg.branch.is_empty() || via[0].contains(&leg.branch) || leg.up)
-        }) {
+        let is_invite = cseq.ends_with("INVITE");
+        let by_branch = |leg: &Leg| is_it(leg) && is_invite && !leg.branch.is_empty() && via[0].contains(&leg.branch);
+        let by_dialog = |leg: &Leg| is_it(leg) && (!is_invite || leg.branch.is_empty() || leg.up);
+        let id = self.callers.iter().position(by_branch).or_else(|| self.callers.iter().position(by_dialog));
+        if let Some(id) = id {
             return self.caller_got(id, message, status, &cseq, text);
         }
         if let Some(id) = self.callees.iter().position(is_it) {
@@ -769,7 +795,7 @@ impl World {
                 let ok = reply("200 OK", &to_header, "");
                 self.carry(to, at(GATE), ok.into_bytes());
                 let leg = &self.callees[id];
-                if !leg.up && !leg.over && self.modes[&to] != Mode::Stuck {
+                if !leg.up && !leg.over && !leg.stuck {
                     self.refuse(id, 487);
                 }
             }
@@ -790,7 +816,20 @@ impl World {
     }
 
     fn invite_came(&mut self, to: SocketAddr, message: &Message, text: String, vias: String, top: String) {
-        let mode = self.modes[&to];
+        let mut mode = self.modes[&to];
+        let from = header(message, HeaderName::From);
+        let call_id = header(message, HeaderName::CallId);
+        let cseq = header(message, HeaderName::CSeq);
+        let is_merged = |leg: &Leg| {
+            leg.address == Some(to)
+                && leg.call_id == call_id
+                && leg.remote == from
+                && leg.invite.contains(&format!("CSeq: {cseq}\r\n"))
+        };
+        // RFC 3261 §8.2.2.2, unless a test wants to see both.
+        if self.refuses_copies && self.callees.iter().any(is_merged) {
+            mode = Mode::Refuse(482);
+        }
         let tag = format!("callee-{}", self.name());
         let record: Vec<String> = list(message, HeaderName::RecordRoute);
         self.callees.push(Leg {
@@ -807,6 +846,7 @@ impl World {
             vias,
             // One that is stuck outlasts the gate's patience (64*T1 after the CANCEL) by design.
             busy: !matches!(mode, Mode::Refuse(_) | Mode::Silent | Mode::Stuck),
+            stuck: mode == Mode::Stuck,
             ..Leg::default()
         });
         let id = self.callees.len() - 1;
