@@ -356,8 +356,7 @@ async fn callee(socket: UdpSocket, local: SocketAddr, name: &'static str) {
                 let mut reply = |message: &Message, status: u16| {
                     out.clear();
                     build::response(&mut out, message, from, status, id.as_bytes(), record_route(message).as_bytes());
-                    // The phrase of a 180 is not one the proxy ever writes itself.
-                    String::from_utf8_lossy(&out).replacen("180 Refused", "180 Ringing", 1)
+                    String::from_utf8_lossy(&out).into_owned()
                 };
                 match (message.status(), message.method()) {
                     (None, Method::Invite) => {

@@ -79,6 +79,7 @@ impl Proxy {
                 }
                 Err(refusal) => {
                     self.refuse_count(refusal);
+                    tracing::debug!(refusal = refusal.label(), service = &*settings.name, "call refused");
                     if !refusal.takes_plan() {
                         let server = self.open(incoming, Role::Other, Key::NONE, 0);
                         return self.answer(now, server, refusal.status(), refusal_lines(refusal).as_bytes());

@@ -55,6 +55,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// More than one of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Self>),
     /// A thread or runtime could not be made, or there is no randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -129,34 +132,42 @@ impl Server {
     /// Starts a node. `file` is what a reload reads again.
     pub fn start(config: Config, file: Option<&Path>) -> Result<Self, StartError> {
         let mut config = config;
+        let mut problems = Vec::new();
         if let Some(path) = &config.data_dir {
             let probe = Path::new(&**path).join(".sipweir-write-test");
-            std::fs::create_dir_all(&**path)
+            let written = std::fs::create_dir_all(&**path)
                 .and_then(|()| std::fs::write(&probe, b""))
-                .and_then(|()| std::fs::remove_file(&probe))
-                .map_err(|error| StartError::DataDir { path: path.clone(), error })?;
+                .and_then(|()| std::fs::remove_file(&probe));
+            problems.extend(written.err().map(|error| StartError::DataDir { path: path.clone(), error }));
         }
         let mut bound = Vec::new();
         for (listener, listen) in config.listen.iter_mut().enumerate() {
-            let failed = |error| StartError::Listen { listener, address: listen.address, error };
-            let socket = udp::bind(listen.address).map_err(failed)?;
-            let address = socket.local_addr()?;
-            // Port 0 is the system's choice: Via and Record-Route must say it.
-            if listen.address.port() == 0 && *listen.advertise == *listen.address.to_string() {
-                listen.advertise = address.to_string().into();
+            let socket = udp::bind(listen.address).and_then(|socket| Ok((socket.local_addr()?, socket)));
+            match socket {
+                Ok((address, socket)) => {
+                    // Port 0 is the system's choice: Via and Record-Route must say it.
+                    if listen.address.port() == 0 && *listen.advertise == *listen.address.to_string() {
+                        listen.advertise = address.to_string().into();
+                    }
+                    listen.address = address;
+                    bound.push(socket);
+                }
+                Err(error) => problems.push(StartError::Listen { listener, address: listen.address, error }),
             }
-            listen.address = address;
-            bound.push(socket);
         }
-        let admin_socket = match config.admin {
-            Some(address) => {
-                let failed = |error| StartError::Admin { address, error };
-                let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+        let admin_socket = config.admin.and_then(|address| {
+            let socket = std::net::TcpListener::bind(address).and_then(|socket| {
                 socket.set_nonblocking(true)?;
-                Some(socket)
-            }
-            None => None,
-        };
+                Ok(socket)
+            });
+            socket.map_err(|error| problems.push(StartError::Admin { address, error })).ok()
+        });
+        if problems.len() > 1 {
+            return Err(StartError::Several(problems));
+        }
+        if let Some(problem) = problems.pop() {
+            return Err(problem);
+        }
         let listen = config.listen.iter().map(|listen| listen.address).collect();
         let admin = admin_socket.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
 

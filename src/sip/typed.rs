@@ -11,6 +11,7 @@ use rsip::{Method, StatusCode};
 /// The status codes the proxy sends of its own, with the phrases of RFC 3261 §21.
 const PHRASES: &[(u16, &str)] = &[
     (100, "Trying"),
+    (180, "Ringing"),
     (181, "Call Is Being Forwarded"),
     (182, "Queued"),
     (200, "OK"),

@@ -67,6 +67,7 @@ fn check_reports_every_problem_at_once() {
 fn what_cannot_start_says_why_and_what_to_do() {
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let used = taken.local_addr().expect("bound").port();
+    let busy_port = used;
     let folder = Folder::new();
     let path = |name: &str, text: &str| folder.write(name, text).to_str().expect("UTF-8").to_owned();
     let busy = path("busy.toml", &config(1, [used, port(), 5080, 5090], ""));
@@ -81,6 +82,11 @@ fn what_cannot_start_says_why_and_what_to_do() {
     let output = run(&["run", "--config", &path("admin.toml", &config(1, [port(), used, 5080, 5090], ""))]);
     assert_eq!(code(&output), 4);
     assert!(text(&output.stderr).contains("admin.listen: cannot listen on"), "{}", text(&output.stderr));
+
+    // Both at once: both are told.
+    let both = path("both.toml", &config(1, [busy_port, used, 5080, 5090], ""));
+    let message = text(&run(&["run", "--config", &both]).stderr);
+    assert!(message.contains("listen[0].uri") && message.contains("admin.listen"), "{message}");
 
     // A file where the directory should be: unwritable for everybody, root included.
     let file = path("file", "");

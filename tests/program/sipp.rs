@@ -201,7 +201,8 @@ fn a_line_that_trebles_every_request_counts_calls_once() {
 
 #[test]
 fn a_pbx_that_is_gone_is_overflowed() {
-    let gate = Gate::start(10, TO_VOICEMAIL);
+    // 64*T1 is 3.2 s here: then it is certain that the PBX took no channel.
+    let gate = Gate::start(10, &format!("{TO_VOICEMAIL}\n[timers]\nt1_ms = 50\n"));
     let _voicemail = callee(&gate, "pbx", gate.voicemail, 0);
     assert!(calls(&gate, "caller", 3, 10, 100));
     gate.wait_for("all are counted", |gate| gate.metric("sipweir_refusals_total{reason=\"target_failed\"}") == 3);
