@@ -5,10 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::file::{Problems, Section};
-use super::plan::{default_reject, read_overflow};
-use super::{
-    Cidr, Config, Limits, Listen, Pattern, Pool, Problem, Service, ServiceKind, Target, TargetUri, Trunk, UnknownSource,
-};
+use super::services::read_services;
+use super::{Cidr, Config, Limits, Listen, Pool, Problem, Target, TargetUri, Trunk, UnknownSource};
 use crate::alert::Thresholds;
 use crate::pool::PoolSettings;
 use crate::sip::{Host, Scheme, Uri};
@@ -231,7 +229,7 @@ fn read_limits(root: &mut Section, problems: &mut Problems) -> Limits {
 }
 
 /// The `name` of an entry, once.
-fn read_name(section: &mut Section, problems: &mut Problems, seen: &mut BTreeMap<String, String>) -> String {
+pub(super) fn read_name(section: &mut Section, problems: &mut Problems, seen: &mut BTreeMap<String, String>) -> String {
     let name = section.needed_string(problems, "name", "\"…\"").unwrap_or_default();
     if let Some(other) = seen.get(&name).filter(|_| !name.is_empty()) {
         problems.add(section.key("name"), format!("{name:?} is the name of {other} already"), "give each its own name");
@@ -240,7 +238,7 @@ fn read_name(section: &mut Section, problems: &mut Problems, seen: &mut BTreeMap
     name
 }
 
-fn sections_bounded(root: &mut Section, problems: &mut Problems, key: &'static str) -> Vec<Section> {
+pub(super) fn sections_bounded(root: &mut Section, problems: &mut Problems, key: &'static str) -> Vec<Section> {
     let mut sections = root.sections(problems, key);
     if sections.len() > ENTRIES_MAX {
         problems.add(key, format!("{} are too many", sections.len()), format!("at most {ENTRIES_MAX}"));
@@ -403,167 +401,6 @@ pub(super) fn position<T>(entries: &[T], name: &str, of: impl Fn(&T) -> &str) ->
 pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.take(8).collect();
     if names.is_empty() { "there is none".into() } else { format!("known are {}", names.join(", ")) }
-}
-
-fn read_services(
-    root: &mut Section,
-    problems: &mut Problems,
-    (trunks, targets, pools): (&[Trunk], &[Target], &[Pool]),
-    longest_call: Duration,
-) -> Vec<Service> {
-    let (mut services, mut seen) = (Vec::<Service>::new(), BTreeMap::new());
-    for mut section in sections_bounded(root, problems, "service") {
-        let name = read_name(&mut section, problems, &mut seen);
-        let kind = match section.needed_string(problems, "kind", "\"ivr\"").as_deref() {
-            Some("queue") => ServiceKind::Queue,
-            Some("route") => ServiceKind::Route,
-            Some("ivr") | None => ServiceKind::Ivr,
-            Some(other) => {
-                problems.add(
-                    section.key("kind"),
-                    format!("{other:?} is unknown"),
-                    "write \"ivr\", \"queue\" or \"route\"",
-                );
-                ServiceKind::Ivr
-            }
-        };
-        let open_to = read_trunk_names(&mut section, problems, trunks);
-        let numbers = read_numbers(&mut section, problems, &services, &open_to);
-        let pool = section.string(problems, "pool");
-        match (&pool, kind) {
-            (Some(pool), _) if position(pools, pool, |pool| &pool.settings.name).is_none() => problems.add(
-                section.key("pool"),
-                format!("{pool:?} is no pool"),
-                format!("add [[pool]] with this name; {}", names(pools.iter().map(|pool| &*pool.settings.name))),
-            ),
-            (None, ServiceKind::Ivr | ServiceKind::Queue) => {
-                problems.add(section.key("pool"), "is missing", "name a [[pool]], or write kind = \"route\"");
-            }
-            (Some(_), ServiceKind::Route) => {
-                problems.add(
-                    section.key("pool"),
-                    "a route takes no channel",
-                    "remove it, or write kind = \"ivr\" or \"queue\"",
-                );
-            }
-            (Some(_), ServiceKind::Ivr | ServiceKind::Queue) | (None, ServiceKind::Route) => {}
-        }
-        let target = section.needed_string(problems, "target", "\"pbx\"");
-        let target_position = target.as_deref().and_then(|name| position(targets, name, |target| &target.name));
-        if let (Some(name), None) = (&target, target_position) {
-            problems.add(
-                section.key("target"),
-                format!("{name:?} is no target"),
-                format!("add [[target]] with this name; {}", names(targets.iter().map(|target| &*target.name))),
-            );
-        }
-        let overflow = read_overflow(&mut section, problems, targets);
-        let limit = section.number(problems, "limit", 0..=10_000_000);
-        let reserve = section.number(problems, "reserve", 0..=10_000_000).unwrap_or(0);
-        if reserve > 0 && kind == ServiceKind::Route {
-            problems.add(section.key("reserve"), "a route takes no channel", "remove it");
-        }
-        if limit.is_some_and(|limit| limit < reserve) {
-            problems.add(
-                section.key("reserve"),
-                format!("{reserve} is more than limit ({})", limit.unwrap_or(0)),
-                "reserve no more than the service may use",
-            );
-        }
-        let longest = section
-            .number(problems, "longest_call_s", 1..=604_800)
-            .map_or(longest_call, |seconds| Duration::from_secs(u64::from(seconds)));
-        section.finish(problems);
-        services.push(Service {
-            name: name.into(),
-            kind,
-            numbers,
-            trunks: open_to,
-            pool: pool.map(String::into_boxed_str),
-            target: target_position.unwrap_or(0),
-            overflow_is_default: overflow.is_none(),
-            overflow: overflow.unwrap_or_else(|| vec![default_reject()]),
-            limit,
-            reserve,
-            longest_call: longest,
-        });
-    }
-    for pool in pools {
-        let reserved: u64 = services
-            .iter()
-            .filter(|service| service.pool.as_ref() == Some(&pool.settings.name))
-            .map(|service| u64::from(service.reserve))
-            .sum();
-        if reserved > u64::from(pool.settings.capacity) {
-            problems.add(
-                format!("pool {:?}", pool.settings.name),
-                format!("its services reserve {reserved} of {} channels", pool.settings.capacity),
-                "lower reserve of its services, or raise channels",
-            );
-        }
-    }
-    services
-}
-
-fn read_trunk_names(section: &mut Section, problems: &mut Problems, trunks: &[Trunk]) -> Vec<usize> {
-    let mut open_to = Vec::new();
-    for name in section.strings(problems, "trunks").unwrap_or_default() {
-        match position(trunks, &name, |trunk| &trunk.name) {
-            Some(at) => open_to.push(at),
-            None => problems.add(
-                section.key("trunks"),
-                format!("{name:?} is no trunk"),
-                format!("add [[trunk]] with this name; {}", names(trunks.iter().map(|trunk| &*trunk.name))),
-            ),
-        }
-    }
-    open_to
-}
-
-fn read_numbers(
-    section: &mut Section,
-    problems: &mut Problems,
-    services: &[Service],
-    open_to: &[usize],
-) -> Vec<Pattern> {
-    let key = section.key("numbers");
-    let Some(texts) = section.strings(problems, "numbers") else {
-        problems.add(key, "is missing", "write numbers = [\"100\"], a prefix \"+4420*\" or \"*\" for any");
-        return Vec::new();
-    };
-    if texts.is_empty() {
-        problems.add(&*key, "is empty", "write at least one number, or \"*\" for any");
-    }
-    let mut numbers: Vec<Pattern> = Vec::new();
-    for text in texts {
-        let (pattern, digits) = match text.strip_suffix('*') {
-            Some(prefix) => (Pattern::Prefix(prefix.into()), prefix),
-            None => (Pattern::Exact(text.as_str().into()), &*text),
-        };
-        if (digits.is_empty() && text != "*")
-            || digits.len() > 64
-            || digits.contains(['*', '@', '<', '>', '"', ';', ' '])
-        {
-            problems.add(&*key, format!("{text:?} is no number"), "write digits, or a prefix with one * at its end");
-            continue;
-        }
-        let both_open = |other: &Service| {
-            open_to.is_empty() == other.trunks.is_empty()
-                && (open_to.is_empty() || other.trunks.iter().any(|trunk| open_to.contains(trunk)))
-        };
-        let taken = services.iter().find(|other| other.numbers.contains(&pattern) && both_open(other));
-        if let Some(other) = taken {
-            problems.add(
-                &*key,
-                format!("{text:?} is a number of service {:?} already", other.name),
-                "a number calls one service; remove it from one of them",
-            );
-        } else if numbers.contains(&pattern) {
-            problems.add(&*key, format!("{text:?} is there twice"), "remove one of them");
-        }
-        numbers.push(pattern);
-    }
-    numbers
 }
 
 #[cfg(test)]

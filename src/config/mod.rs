@@ -5,6 +5,7 @@
 mod check;
 mod file;
 mod plan;
+mod services;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
