@@ -111,6 +111,11 @@ impl Proxy {
                 self.answered(now, call, tag);
                 self.send_back(now, server, message, status);
                 self.settle(now, server);
+                // An attempt we had left was answered after all: what it may have held, it holds.
+                let client = self.transactions.client_mut(client);
+                if client.is_some_and(|client| std::mem::take(&mut client.context.is_silent)) {
+                    self.no_longer_pending(now, call);
+                }
             }
             // A busy or failing target is not the end while the plan has another; what the PBX decided is.
             Role::Opening if status == 503 && !cancelled && context.plan.is_some() => {

@@ -160,3 +160,24 @@ fn a_failing_overflow_target_leads_to_the_next_step() {
     assert_eq!(world.final_answer(caller), 600);
     assert_eq!(world.view().calls, 0);
 }
+
+#[test]
+fn a_pbx_that_answers_late_has_its_channel_until_it_lets_go() {
+    let mut world = World::new(&config(1, &menu("overflow = [{ route = \"voicemail\" }]")));
+    world.modes.insert(at(PBX), Mode::Silent);
+    world.modes.insert(at(VOICEMAIL), Mode::Ring);
+    let caller = world.invite("100");
+    world.run_for(6_000);
+    assert_eq!((world.reached(VOICEMAIL, "INVITE"), world.in_use()), (1, 1));
+    // The PBX picks up after all, while the voicemail still rings: every 2xx goes to the caller.
+    world.callees[0].busy = true;
+    world.accept(0);
+    world.run_for(100_000);
+    assert!(world.callers[caller].up && world.callees[0].acks > 0);
+    assert_eq!((world.in_use(), world.view().pools[0].held), (1, 1), "the PBX has the call");
+    world.hang_up(End::Caller, caller);
+    world.run();
+    world.run_for(400_000);
+    assert_eq!((world.in_use(), world.view().calls), (0, 0));
+    assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
+}
