@@ -61,7 +61,7 @@ impl Dialogs {
             dialog.ended = true;
             return;
         }
-        // A BYE in an early dialog may overtake the 2xx it crosses (RFC 5407 §3.1.2).
+        // A BYE in an early dialog may overtake the 2xx it crosses (RFC 5407).
         self.remember(Dialog { tag, ended: true });
     }
 

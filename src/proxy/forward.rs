@@ -30,7 +30,7 @@ pub(super) struct Changes<'a> {
     pub(super) record_route: Option<Option<Cookie>>,
     /// Whole lines to add at the top.
     pub(super) lines: &'a [u8],
-    /// History-Info lines, which come behind those the request has (RFC 7044 §10.1).
+    /// History-Info lines, which come behind those the request has (RFC 7044 §10.3).
     pub(super) history: &'a [u8],
     /// A Route line to add at the end of the route set: the former Request-URI, for a strict router (§16.6 step 6).
     pub(super) route_appended: &'a [u8],

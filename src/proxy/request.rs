@@ -150,7 +150,8 @@ impl Proxy {
             return self.reject(message, origin, 482, b"");
         }
         if message.header(HeaderName::ProxyRequire).is_some() {
-            // "This Unsupported header field lists those option-tags the element did not understand": all of them.
+            // Item 5: "an Unsupported (Section 20.40) header field listing those option-tags the element did not
+            // understand": all of them.
             let mut lines = b"Unsupported: ".to_vec();
             for (at, option) in message.list(HeaderName::ProxyRequire).enumerate() {
                 lines.extend_from_slice(if at > 0 { b", " } else { b"" });

@@ -43,7 +43,7 @@ pub const fn step(state: State, event: Event) -> Option<(State, &'static [Action
         (Proceeding, Failure)    => (Completed,  &[Ack, PassUp, Start(D)]),
         (Completed, Failure)     => (Completed,  &[Ack]),
         (Completed, Fired(D))    => (Terminated, &[]),
-        // RFC 6026 §7.2: "If a 2xx response is received while in the Accepted state, it MUST be passed to the TU".
+        // RFC 6026 §7.2: "A 2xx response received while in the 'Accepted' state MUST be passed to the TU".
         (Accepted, Success)      => (Accepted,   &[PassUp]),
         (Accepted, Fired(M))     => (Terminated, &[]),
         _ => return None,

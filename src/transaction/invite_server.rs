@@ -45,8 +45,8 @@ pub const fn step(state: State, event: Event) -> Option<(State, &'static [Action
         (Completed, Ack)          => (Confirmed,  &[Stop(G), Stop(H), Start(I)]),
         (Completed, Fired(H))     => (Terminated, &[Report]),
         (Confirmed, Fired(I))     => (Terminated, &[]),
-        // RFC 6026 §7.1: "the server transaction MUST NOT discard any transaction state based only on a
-        // transport error".
+        // RFC 6026 §7.1: "A server transaction MUST NOT discard transaction state based only on encountering a
+        // non-recoverable transport error when sending a response."
         (Proceeding, SendFailed)  => (Proceeding, &[Report]),
         (Accepted, SendFailed)    => (Accepted,   &[Report]),
         (Completed, SendFailed)   => (Completed,  &[Report]),

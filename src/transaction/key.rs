@@ -59,7 +59,7 @@ impl Secret {
                     crate::sip::Host::Name(name) => self.fingerprint(&(1u8, class, branch, name, found.via.port)),
                 }
             }
-            // "Request-URI, To tag, From tag, Call-ID, CSeq, and top Via"; the To tag is left out, since an ACK has one
+            // Request-URI, From tag, Call-ID, CSeq and top Via; the To tag is left out, since an ACK has one
             // where its INVITE had none.
             branch => self.fingerprint(&(
                 2u8,

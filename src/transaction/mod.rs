@@ -476,7 +476,7 @@ impl<S, C> Transactions<S, C> {
                     if timer.place() == Place::Again {
                         client.round = client.round.saturating_add(u8::from(event == Event::Fired(timer)));
                     }
-                    // §17.1.2.2: "If Timer E fires while in the Proceeding state, ... reset with a value of T2".
+                    // §17.1.2.2: in "Proceeding" "Timer E MUST be reset with a value of T2 seconds".
                     let due = match client.state {
                         ClientState::Other(client::State::Proceeding) if timer == Timer::E => env.lengths.t2,
                         ClientState::Other(_) | ClientState::Invite(_) => env.lengths.of(timer, client.round),

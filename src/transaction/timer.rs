@@ -83,7 +83,7 @@ impl Lengths {
     pub fn of(&self, timer: Timer, round: u8) -> Duration {
         let doubled = self.t1 * (1 << round.min(16));
         match timer {
-            // "the client transaction MUST ... reset the timer with a value of 2*T1" and so on, without an upper bound
+            // It doubles each time ("MUST reset the timer with a value of 2*T1" and so on), without an upper bound
             // but B (§17.1.1.2).
             Timer::A => doubled,
             Timer::E | Timer::G => doubled.min(self.t2),

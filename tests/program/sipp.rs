@@ -91,7 +91,7 @@ fn the_surplus_goes_to_the_voicemail_and_exactly_the_pool_to_the_pbx() {
     let gate = Gate::start(3, TO_VOICEMAIL);
     let _pbx = callee(&gate, "pbx", gate.pbx, 0);
     let _voicemail = callee(&gate, "pbx", gate.voicemail, 0);
-    assert!(calls(&gate, "caller", 20, 200, 2_000));
+    assert!(calls(&gate, "caller", 20, 200, 4_000));
     gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_answered_total") == 20);
     assert_eq!(gate.metric("sipweir_admissions_total{service=\"menu\"}"), 3);
     assert_eq!(overflows(&gate, "route"), 17);
@@ -117,7 +117,7 @@ fn a_burst_of_five_hundred_on_ten_channels_admits_ten() {
     let gate = Gate::start(10, TO_VOICEMAIL);
     let _pbx = callee(&gate, "pbx", gate.pbx, 0);
     let _voicemail = callee(&gate, "pbx", gate.voicemail, 0);
-    assert!(calls(&gate, "caller", 500, 5_000, 4_000));
+    assert!(calls(&gate, "caller", 500, 5_000, 6_000));
     gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_answered_total") == 500);
     assert_eq!(gate.metric("sipweir_admissions_total{service=\"menu\"}"), 10);
     assert_eq!(overflows(&gate, "route"), 490);
@@ -213,7 +213,7 @@ fn a_pbx_that_is_gone_is_overflowed() {
 fn lowering_the_capacity_by_sighup_cuts_no_call() {
     let gate = Gate::start(5, "");
     let _pbx = callee(&gate, "pbx", gate.pbx, 0);
-    let mut talking = start_calls(&gate, "caller", 5, 50, 3_000, gate.sip);
+    let mut talking = start_calls(&gate, "caller", 5, 50, 8_000, gate.sip);
     gate.wait_for("five talk", |gate| gate.in_use() == 5);
     gate.rewrite(1, "");
     gate.signal("HUP");
