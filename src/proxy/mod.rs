@@ -316,17 +316,18 @@ impl Proxy {
         if !call.acked && call.dialogs.is_up() {
             call.acked = true;
             self.wheel.stop(call.timer);
-            let end = (call.since + Duration::from_secs(u64::from(call.longest_s))).max(now);
-            call.timer = self.wheel.arm(end, Due::Call(key));
+            call.timer = self.wheel.arm(now + Duration::from_secs(u64::from(call.longest_s)), Due::Call(key));
         }
     }
 
     fn call_timer(&mut self, now: Instant, key: Key) {
-        let reason = match self.calls.get(key) {
-            Some(call) if call.acked => EndReason::LongestCall,
-            Some(_) => EndReason::AckMissing,
-            None => return,
-        };
+        let Some(call) = self.calls.get_mut(key) else { return };
+        // An INVITE under way may still be answered, and ends by its own timers: until then the call is counted.
+        if call.pending > 0 {
+            call.timer = self.wheel.arm(now + self.lengths.t1 * 64, Due::Call(key));
+            return;
+        }
+        let reason = if call.answered && !call.acked { EndReason::AckMissing } else { EndReason::LongestCall };
         self.end_call(now, key, reason);
     }
 

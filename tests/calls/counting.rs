@@ -258,3 +258,20 @@ fn operators_are_told_once_when_it_fills_overflows_and_recovers() {
     assert_eq!((recovered.refused, recovered.in_use, recovered.capacity), (5, 6, 10));
     assert!(recovered.lasted_ms > 10_000, "{recovered}");
 }
+
+#[test]
+fn a_call_that_rings_longer_than_the_longest_call_keeps_its_channel() {
+    let mut world = World::new(&config(1, &menu("longest_call_s = 10")));
+    world.modes.insert(at(PBX), Mode::Ring);
+    let caller = world.invite("100");
+    world.run_for(60_000);
+    assert_eq!(world.in_use(), 1, "the PBX rings on a channel");
+    world.accept(0);
+    world.run_for(9_000);
+    assert!(world.callers[caller].up);
+    assert_eq!(world.in_use(), 1, "the longest call is counted from the answer");
+    world.run_for(2_000);
+    assert_eq!(world.in_use(), 0);
+    let ended: Vec<u64> = world.proxy.counters().ends().map(|(_, count)| count).collect();
+    assert_eq!(ended, [0, 0, 0, 0, 0, 1], "by the longest call");
+}
