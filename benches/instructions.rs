@@ -60,7 +60,7 @@ fn edit(message: Message) -> usize {
 #[library_benchmark]
 #[bench::free(setup = gate)]
 fn admit(gate: Gate) -> Gate {
-    let ask = Ask { trunk: TrunkId(0), service: ServiceId(0), has: None, is_known: false };
+    let ask = Ask { trunk: TrunkId(0), service: ServiceId(0), is_known: false };
     let mut events = Vec::new();
     let mut channel = gate.admit(Instant::ZERO, black_box(ask), &mut events).expect("room");
     gate.confirm(&mut channel);

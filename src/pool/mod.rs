@@ -204,8 +204,6 @@ pub struct Ask {
     pub trunk: TrunkId,
     /// The service it calls.
     pub service: ServiceId,
-    /// A pool whose channel the call holds already: a spiral counts once (I3).
-    pub has: Option<PoolId>,
     /// Whether the call is in its trunk's count already.
     pub is_known: bool,
 }
@@ -443,7 +441,7 @@ impl State {
         if service.settings.limit.is_some_and(|limit| service.calls >= limit) {
             return Err(Refusal::ServiceFull);
         }
-        let Some(id) = service.pool.filter(|pool| ask.has != Some(*pool)) else { return Ok(None) };
+        let Some(id) = service.pool else { return Ok(None) };
         let pool = &self.pools[usize::from(id.0)];
         let free = pool.settings.capacity.saturating_sub(pool.in_use());
         let needed = if service.channels < service.settings.reserve { 1 } else { 1 + pool.set_aside };
@@ -516,8 +514,7 @@ mod tests {
     }
 
     fn ask(gate: &Gate, service: &str) -> Result<Channel, Refusal> {
-        let ask =
-            Ask { trunk: TrunkId(0), service: gate.service(service).expect("configured"), has: None, is_known: false };
+        let ask = Ask { trunk: TrunkId(0), service: gate.service(service).expect("configured"), is_known: false };
         gate.admit(Instant::ZERO, ask, &mut Vec::new())
     }
 

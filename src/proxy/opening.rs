@@ -66,12 +66,8 @@ impl Proxy {
         });
         let mut channel = None;
         if has.is_none() {
-            let ask = Ask {
-                trunk: router.trunk_id(trunk),
-                service: router.service_id(service),
-                has: None,
-                is_known: known.is_some(),
-            };
+            let ask =
+                Ask { trunk: router.trunk_id(trunk), service: router.service_id(service), is_known: known.is_some() };
             match self.gate.admit(now, ask, &mut self.events) {
                 Ok(admitted) => {
                     plan.uses = admitted.pool();

@@ -58,7 +58,7 @@ pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Optio
     } else {
         steps.push("the service takes no channel".into());
     }
-    let ask = Ask { trunk: router.trunk_id(at), service: router.service_id(at_service), has: None, is_known: false };
+    let ask = Ask { trunk: router.trunk_id(at), service: router.service_id(at_service), is_known: false };
     let Err(refusal) = gate.would_admit(ask) else {
         let target = &config.targets[service.target];
         let uris: Vec<&str> = target.uris.iter().map(|uri| &*uri.host_port).collect();
