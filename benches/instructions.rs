@@ -7,7 +7,7 @@ mod common;
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use common::{Bench, INVITE, gate};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use sipweir::pool::{Ask, Gate, ServiceId, TrunkId};
@@ -15,11 +15,11 @@ use sipweir::sip::Message;
 use sipweir::sip::edit::Edit;
 use sipweir::time::Instant;
 
-fn bytes() -> Bytes {
-    Bytes::from_static(INVITE.as_bytes())
+fn bytes() -> &'static [u8] {
+    INVITE.as_bytes()
 }
 
-fn message() -> Message {
+fn message() -> Message<'static> {
     Message::parse(bytes()).expect("valid")
 }
 
@@ -39,7 +39,7 @@ fn recorded() -> (Bench, Vec<(SocketAddr, Bytes)>) {
 // Index and check one INVITE of some 750 octets.
 #[library_benchmark]
 #[bench::invite(setup = bytes)]
-fn parse(bytes: Bytes) -> u32 {
+fn parse(bytes: &'static [u8]) -> u32 {
     let message = Message::parse(black_box(bytes)).expect("valid");
     message.check().expect("valid").cseq.number
 }
@@ -47,8 +47,8 @@ fn parse(bytes: Bytes) -> u32 {
 // Write it with two splices.
 #[library_benchmark]
 #[bench::invite(setup = message)]
-fn edit(message: Message) -> usize {
-    let mut out = BytesMut::with_capacity(4096);
+fn edit(message: Message<'static>) -> usize {
+    let mut out = Vec::with_capacity(4096);
     let mut edit = Edit::new(&message);
     let _ = edit.insert(message.headers_start(), b"Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK0123456789abcdef\r\n");
     let _ = edit.replace(9..30, b"sip:18000@10.0.0.10:5060");

@@ -13,7 +13,7 @@ fn main() {
     let mut bench = common::Bench::new();
     let gate = common::gate();
     println!("pools: {}", gate.view().pools.len());
-    let message = bytes::Bytes::from_static(common::INVITE.as_bytes());
+    let message = common::INVITE.as_bytes();
     let mut best = [u128::MAX; 2];
     let mut twin = common::Bench::new();
     for _ in 0..20 {
@@ -26,7 +26,7 @@ fn main() {
         best[0] = best[0].min(begin.elapsed().as_nanos() / 1000);
         let begin = Instant::now();
         for _ in 0..10_000 {
-            let message = sipweir::sip::Message::parse(std::hint::black_box(message.clone())).expect("valid");
+            let message = sipweir::sip::Message::parse(std::hint::black_box(message)).expect("valid");
             std::hint::black_box(message.check().expect("valid"));
         }
         best[1] = best[1].min(begin.elapsed().as_nanos() / 10_000);

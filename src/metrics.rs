@@ -146,6 +146,9 @@ impl EndReason {
 /// Answer delays kept between two copies; more are counted in [`Counters::delays_lost`].
 const DELAYS_MAX: usize = 65_536;
 
+/// Upper bounds of the counts of rounds, in microseconds. A round is what a shard does between two sleeps.
+pub const LOOP_BOUNDS: [u32; 9] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000];
+
 /// The counters of one shard.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -164,6 +167,8 @@ pub struct Counters {
     pub answer_delays_us: Vec<u32>,
     /// Answer delays that found no room.
     pub delays_lost: u64,
+    /// Rounds of the shard's loop by how long they took, one count a bound of [`LOOP_BOUNDS`] and one for longer ones.
+    pub loops: [u64; LOOP_BOUNDS.len() + 1],
 }
 
 impl Default for Counters {
@@ -179,6 +184,7 @@ impl Default for Counters {
             answered: 0,
             answer_delays_us: Vec::new(),
             delays_lost: 0,
+            loops: [0; LOOP_BOUNDS.len() + 1],
         }
     }
 }
@@ -221,6 +227,12 @@ impl Counters {
         } else {
             self.delays_lost += 1;
         }
+    }
+
+    pub(crate) fn round(&mut self, took: std::time::Duration) {
+        let micros = took.as_micros();
+        let at = LOOP_BOUNDS.iter().position(|bound| micros <= u128::from(*bound)).unwrap_or(LOOP_BOUNDS.len());
+        self.loops[at] += 1;
     }
 
     /// Requests by direction and method.

@@ -1,9 +1,8 @@
-//! What the core wants sent: datagrams waiting for the shell, written one after another into shared buffers.
+//! What the core wants sent: datagrams waiting for the shell, written one after another into one buffer.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-
-use bytes::{Bytes, BytesMut};
+use std::ops::Range;
 
 use crate::sip::Method;
 use crate::store::Key;
@@ -12,61 +11,67 @@ use crate::store::Key;
 pub type ListenerId = u8;
 
 /// One datagram to send.
-#[derive(Clone, Debug)]
-pub struct Transmit {
+#[derive(Clone, Copy, Debug)]
+pub struct Transmit<'a> {
     /// The listener whose socket sends it: answers leave from the address that was asked.
     pub listener: ListenerId,
     /// Where to.
     pub destination: SocketAddr,
     /// The message.
-    pub payload: Bytes,
+    pub payload: &'a [u8],
     /// Its method; of a response, that of its request.
     pub method: Method,
     /// The client transaction to tell when sending fails; [`Key::NONE`] when nobody waits.
     pub client: Key,
 }
 
-/// Buffers are allocated in pieces of this size; a piece is used again when everything in it was sent.
-const PIECE: usize = 256 * 1024;
+struct Queued {
+    listener: ListenerId,
+    destination: SocketAddr,
+    place: Range<usize>,
+    method: Method,
+    client: Key,
+}
 
-/// The queue of datagrams. Bounded by what one batch of inputs can cause, since the shell drains it after each.
+/// A buffer that grew beyond this for one batch is not kept, in octets.
+const KEEP: usize = 1024 * 1024;
+
+/// The queue of datagrams. Bounded by what one batch of inputs can cause, since the shell drains it after each; then the
+/// buffer is filled from its start again, where it is still in the processor's cache.
 #[derive(Default)]
 pub struct Outbox {
-    queue: VecDeque<Transmit>,
-    buffer: BytesMut,
+    queue: VecDeque<Queued>,
+    buffer: Vec<u8>,
 }
 
 impl Outbox {
-    /// Writes one message with `write` and queues it.
+    /// Writes one message with `write` and queues it. Returns the message.
     pub fn send(
         &mut self,
         (listener, destination): (ListenerId, SocketAddr),
         method: Method,
         client: Key,
-        write: impl FnOnce(&mut BytesMut),
-    ) -> Bytes {
-        if self.buffer.capacity() < 4096 {
-            self.buffer.reserve(PIECE);
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> &[u8] {
+        if self.queue.is_empty() {
+            self.buffer.clear();
+            self.buffer.shrink_to(KEEP);
         }
+        let start = self.buffer.len();
         write(&mut self.buffer);
-        let payload = self.buffer.split().freeze();
-        self.send_again((listener, destination), method, client, payload.clone());
-        payload
+        let place = start..self.buffer.len();
+        self.queue.push_back(Queued { listener, destination, place, method, client });
+        &self.buffer[start..]
     }
 
     /// Queues bytes that were sent before.
-    pub fn send_again(
-        &mut self,
-        (listener, destination): (ListenerId, SocketAddr),
-        method: Method,
-        client: Key,
-        payload: Bytes,
-    ) {
-        self.queue.push_back(Transmit { listener, destination, payload, method, client });
+    pub fn send_again(&mut self, to: (ListenerId, SocketAddr), method: Method, client: Key, payload: &[u8]) {
+        self.send(to, method, client, |out| out.extend_from_slice(payload));
     }
 
     /// The next datagram to send.
-    pub fn pop(&mut self) -> Option<Transmit> {
-        self.queue.pop_front()
+    pub fn pop(&mut self) -> Option<Transmit<'_>> {
+        let Queued { listener, destination, place, method, client } = self.queue.pop_front()?;
+        Some(Transmit { listener, destination, payload: &self.buffer[place], method, client })
     }
 }

@@ -72,7 +72,7 @@ impl Bench {
         if let Some(record) = &mut self.record {
             record.push((from, payload.clone()));
         }
-        self.proxy.handle(self.now, Input::Datagram { listener: 0, source: from, payload });
+        self.proxy.handle(self.now, Input::Datagram { listener: 0, source: from, payload: &payload });
     }
 
     /// The next call's messages: a proxy is a function of its inputs, so its twin will ask for the same ones.
@@ -86,7 +86,7 @@ impl Bench {
     pub(crate) fn play(&mut self, messages: Vec<(SocketAddr, Bytes)>) -> usize {
         let mut sent = 0;
         for (source, payload) in messages {
-            self.proxy.handle(self.now, Input::Datagram { listener: 0, source, payload });
+            self.proxy.handle(self.now, Input::Datagram { listener: 0, source, payload: &payload });
             while let Some(output) = self.proxy.poll_output() {
                 sent += usize::from(matches!(output, Output::Transmit(_)));
             }
@@ -101,7 +101,7 @@ impl Bench {
             if let Output::Transmit(transmit) = output
                 && transmit.destination == to
             {
-                last = transmit.payload;
+                last = Bytes::copy_from_slice(transmit.payload);
             }
         }
         String::from_utf8_lossy(&last).into_owned()

@@ -9,13 +9,17 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::metrics::{Counters, Direction};
+use crate::metrics::{Counters, Direction, LOOP_BOUNDS};
 use crate::proxy::Load;
 use crate::server::{Node, Published};
 
 /// Upper bounds of the answer delay's buckets, in seconds: a PBX that picks up at once, and people who do not.
 const DELAY_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 180.0];
+
+fn seconds(micros: u32) -> f64 {
+    f64::from(micros) / 1e6
+}
 
 /// The recorder, and the last copy of the shard's counters.
 pub(super) struct Exposition {
@@ -30,6 +34,8 @@ impl Exposition {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full("sipweir_answer_delay_seconds".into()), DELAY_BUCKETS)
             .expect("the buckets are not empty")
+            .set_buckets_for_metric(Matcher::Full("sipweir_loop_seconds".into()), &LOOP_BOUNDS.map(seconds))
+            .expect("the buckets are not empty")
             .upkeep_timeout(Duration::from_secs(5))
             .build_recorder();
         let handle = recorder.handle();
@@ -43,6 +49,12 @@ impl Exposition {
             let delay = histogram!("sipweir_answer_delay_seconds");
             for micros in &published.counters.answer_delays_us {
                 delay.record(f64::from(*micros) / 1e6);
+            }
+            // A round is told as the bound it stayed under: counts are exact, the sum is an upper estimate.
+            let rounds = histogram!("sipweir_loop_seconds");
+            for (at, (new, old)) in published.counters.loops.iter().zip(self.counters.loops).enumerate() {
+                let bound = LOOP_BOUNDS.get(at).copied().unwrap_or(2 * LOOP_BOUNDS[LOOP_BOUNDS.len() - 1]);
+                rounds.record_many(seconds(bound), usize::try_from(new - old).unwrap_or(usize::MAX));
             }
         });
         (self.counters, self.load) = (published.counters, published.load);
@@ -143,6 +155,11 @@ fn describe() {
     describe_counter!("sipweir_retransmissions_total", "Copies of requests absorbed or answered from memory");
     describe_counter!("sipweir_answer_delays_lost_total", "Answer delays that are missing in the histogram");
     describe_histogram!("sipweir_answer_delay_seconds", Unit::Seconds, "Time from INVITE to the first 2xx");
+    describe_histogram!(
+        "sipweir_loop_seconds",
+        Unit::Seconds,
+        "Time from waking to sleeping again, each round told as its bucket's bound"
+    );
     describe_gauge!("sipweir_transactions", "Transactions alive");
     describe_gauge!("sipweir_timers", "Timers running");
     describe_counter!("sipweir_events_total", "Events raised");

@@ -10,7 +10,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use clap::Args;
 use serde_json::json;
 use tokio::net::UdpSocket;
@@ -158,7 +157,7 @@ reserve = {reserve}
                 }
                 received = socket.recv_from(&mut buffer) => {
                     let Ok((length, from)) = received else { continue };
-                    let Ok(message) = Message::parse(Bytes::copy_from_slice(&buffer[..length])) else { continue };
+                    let Ok(message) = Message::parse(&buffer[..length]) else { continue };
                     answer_came(&message, &mut calls, &mut tally, &socket, from, &steps).await;
                 }
                 Some(step) = due.recv() => {
@@ -296,7 +295,7 @@ impl Call {
 }
 
 async fn answer_came(
-    message: &Message,
+    message: &Message<'_>,
     calls: &mut HashMap<String, Call>,
     tally: &mut Tally,
     socket: &UdpSocket,
@@ -344,16 +343,16 @@ async fn answer_came(
 /// A PBX or voicemail: rings for a moment, picks up, takes BYE and CANCEL.
 async fn callee(socket: UdpSocket, local: SocketAddr, name: &'static str) {
     let (steps, mut due) = mpsc::channel::<Step>(4096);
-    let mut ringing = HashMap::<String, (Message, SocketAddr)>::new();
+    let mut ringing = HashMap::<String, (Vec<u8>, SocketAddr)>::new();
     let mut buffer = vec![0; 65_536];
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     loop {
         tokio::select! {
             received = socket.recv_from(&mut buffer) => {
                 let Ok((length, from)) = received else { continue };
-                let Ok(message) = Message::parse(Bytes::copy_from_slice(&buffer[..length])) else { continue };
+                let Ok(message) = Message::parse(&buffer[..length]) else { continue };
                 let id = String::from_utf8_lossy(message.value(HeaderName::CallId).unwrap_or_default()).into_owned();
-                let mut reply = |message: &Message, status: u16| {
+                let mut reply = |message: &Message<'_>, status: u16| {
                     out.clear();
                     build::response(&mut out, message, from, status, id.as_bytes(), record_route(message).as_bytes());
                     String::from_utf8_lossy(&out).into_owned()
@@ -364,7 +363,7 @@ async fn callee(socket: UdpSocket, local: SocketAddr, name: &'static str) {
                             continue;
                         }
                         send(&socket, &reply(&message, 180), from).await;
-                        ringing.insert(id.clone(), (message, from));
+                        ringing.insert(id.clone(), (message.bytes().to_vec(), from));
                         let (steps, id) = (steps.clone(), id);
                         tokio::spawn(async move {
                             sleep(Duration::from_millis(300)).await;
@@ -373,7 +372,9 @@ async fn callee(socket: UdpSocket, local: SocketAddr, name: &'static str) {
                     }
                     (None, Method::Cancel) => {
                         send(&socket, &reply(&message, 200), from).await;
-                        if let Some((invite, from)) = ringing.remove(&id) {
+                        if let Some((invite, from)) = ringing.remove(&id)
+                            && let Ok(invite) = Message::parse(&invite)
+                        {
                             let text = reply(&invite, 487);
                             send(&socket, &text, from).await;
                         }
@@ -385,6 +386,7 @@ async fn callee(socket: UdpSocket, local: SocketAddr, name: &'static str) {
             Some(step) = due.recv() => {
                 if let Step::Answer(id) = step
                     && let Some((invite, from)) = ringing.remove(&id)
+                    && let Ok(invite) = Message::parse(&invite)
                 {
                     let lines = format!("{}Contact: <sip:{name}@{local}>\r\n", record_route(&invite));
                     out.clear();
@@ -396,7 +398,7 @@ async fn callee(socket: UdpSocket, local: SocketAddr, name: &'static str) {
     }
 }
 
-fn record_route(message: &Message) -> String {
+fn record_route(message: &Message<'_>) -> String {
     message
         .list(HeaderName::RecordRoute)
         .map(|span| format!("Record-Route: {}\r\n", String::from_utf8_lossy(message.slice(span))))

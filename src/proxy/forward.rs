@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
-
 use super::{Attempt, Cancel, Proxy, env};
 use crate::outbox::ListenerId;
 use crate::route::Router;
@@ -42,9 +40,9 @@ const OWN_LINES: usize = 1024;
 /// Writes the copy.
 #[expect(clippy::too_many_arguments, reason = "the parts of one message, each from another owner")]
 pub(super) fn write(
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     router: &Router,
-    message: &Message,
+    message: &Message<'_>,
     found: &Essentials<'_>,
     source: SocketAddr,
     (listener_in, listener_out): (ListenerId, ListenerId),
@@ -104,7 +102,7 @@ pub(super) fn write(
 }
 
 /// Leaves the popped Route values out: whole lines where nothing is left in them, else the values and their commas.
-fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message, changes: &Changes<'a>) -> bool {
+fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message<'a>, changes: &Changes<'a>) -> bool {
     let mut fits = true;
     let mut first = changes.routes_popped;
     // Of each line with something left in it: the line, and where what is left starts.
@@ -154,7 +152,7 @@ fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message, changes: &Change
 }
 
 /// The values of Route, up to a bound; a request with more goes by the first ones all the same.
-pub(super) fn route_values(message: &Message) -> impl Iterator<Item = Span> + '_ {
+pub(super) fn route_values<'m>(message: &'m Message<'_>) -> impl Iterator<Item = Span> + 'm {
     message.list(HeaderName::Route)
 }
 
@@ -186,7 +184,7 @@ impl Proxy {
         &mut self,
         now: crate::time::Instant,
         router: &Router,
-        message: &Message,
+        message: &Message<'_>,
         found: &Essentials<'_>,
         server: Key,
         destination: SocketAddr,
@@ -213,7 +211,7 @@ impl Proxy {
     pub(super) fn send_ack(
         &mut self,
         router: &Router,
-        message: &Message,
+        message: &Message<'_>,
         found: &Essentials<'_>,
         source: SocketAddr,
         listener_in: ListenerId,

@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::alert::Event;
 use crate::config::Config;
 use crate::outbox::{ListenerId, Transmit};
@@ -12,7 +10,7 @@ use crate::store::Key;
 
 /// Something happened.
 #[derive(Debug)]
-pub enum Input {
+pub enum Input<'a> {
     /// A datagram came.
     Datagram {
         /// By which listener.
@@ -20,7 +18,7 @@ pub enum Input {
         /// From where.
         source: SocketAddr,
         /// The datagram.
-        payload: Bytes,
+        payload: &'a [u8],
     },
     /// A datagram of this client transaction could not be sent.
     SendFailed {
@@ -33,9 +31,9 @@ pub enum Input {
 
 /// Something is to be done.
 #[derive(Debug)]
-pub enum Output {
+pub enum Output<'a> {
     /// Send a datagram.
-    Transmit(Transmit),
+    Transmit(Transmit<'a>),
     /// Tell the operators.
     Event(Event),
 }

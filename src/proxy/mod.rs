@@ -177,7 +177,7 @@ impl Proxy {
     }
 
     /// Takes one input.
-    pub fn handle(&mut self, now: Instant, input: Input) {
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Datagram { listener, source, payload } => self.datagram(now, listener, source, payload),
             Input::SendFailed { client } => {
@@ -188,7 +188,7 @@ impl Proxy {
         }
     }
 
-    fn datagram(&mut self, now: Instant, listener: ListenerId, source: std::net::SocketAddr, payload: Bytes) {
+    fn datagram(&mut self, now: Instant, listener: ListenerId, source: std::net::SocketAddr, payload: &[u8]) {
         // RFC 5626 §3.5.1 keep-alives, and what NAT boxes send to keep a binding.
         if payload.len() <= 4 && payload.iter().all(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
             self.counters.drop(Drop::KeepAlive);
@@ -232,7 +232,7 @@ impl Proxy {
     }
 
     /// The next thing to do; `None` when all is done.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<Output<'_>> {
         if let Some(transmit) = self.outbox.pop() {
             match transmit.payload.strip_prefix(b"SIP/2.0 ") {
                 Some(rest) => {
@@ -257,6 +257,11 @@ impl Proxy {
     /// A datagram found the kernel's buffer full; what matters is sent again by its timer.
     pub fn count_unsent(&mut self) {
         self.counters.drop(Drop::SendFailed);
+    }
+
+    /// The shell went through one round, from waking to sleeping.
+    pub fn count_loop(&mut self, took: Duration) {
+        self.counters.round(took);
     }
 
     /// The counters.

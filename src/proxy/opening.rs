@@ -182,7 +182,7 @@ impl Proxy {
     /// Tries the next address of the plan, or takes its next step.
     pub(super) fn advance(&mut self, now: Instant, server: Key) {
         let Some(request) = self.transactions.server(server).map(|server| server.request.clone()) else { return };
-        let Ok(message) = Message::parse(request) else { return };
+        let Ok(message) = Message::parse(&request) else { return };
         let Ok(found) = message.check() else { return };
         // What was popped the first time is popped again.
         let popped = Uri::parse(message.request_uri())
@@ -190,7 +190,14 @@ impl Proxy {
         self.advance_with(now, server, &message, &found, popped);
     }
 
-    fn advance_with(&mut self, now: Instant, server: Key, message: &Message, found: &Essentials<'_>, popped: usize) {
+    fn advance_with(
+        &mut self,
+        now: Instant,
+        server: Key,
+        message: &Message<'_>,
+        found: &Essentials<'_>,
+        popped: usize,
+    ) {
         loop {
             let Some(transaction) = self.transactions.server_mut(server) else { return };
             let (listener, call) = (transaction.listener, transaction.context.call);
@@ -353,7 +360,7 @@ fn rewrite(out: &mut Vec<u8>, request_uri: &[u8], user: Option<&str>, host_port:
 
 /// Diversion (RFC 5806) and History-Info (RFC 7044) of a call that overflowed: whom it was for, why it goes elsewhere.
 fn overflow_lines(
-    message: &Message,
+    message: &Message<'_>,
     plan: &Plan,
     refusal: Refusal,
     uri: &crate::config::TargetUri,

@@ -28,7 +28,7 @@ pub(super) type Origin = (SocketAddr, ListenerId);
 
 /// A request past the door, with all that was found in it.
 pub(super) struct Incoming<'a> {
-    pub(super) message: &'a Message,
+    pub(super) message: &'a Message<'a>,
     pub(super) found: &'a Essentials<'a>,
     pub(super) method: Method,
     pub(super) origin: Origin,
@@ -62,7 +62,7 @@ fn warning(why: impl std::fmt::Display) -> Lines {
 
 impl Proxy {
     /// A request came.
-    pub(super) fn request(&mut self, now: Instant, listener: ListenerId, source: SocketAddr, message: &Message) {
+    pub(super) fn request(&mut self, now: Instant, listener: ListenerId, source: SocketAddr, message: &Message<'_>) {
         let origin = (source, listener);
         let found = match message.check() {
             // What we add must not make the copy unreadable to ourselves when its answer, or its CANCEL, is due.
@@ -93,14 +93,14 @@ impl Proxy {
 
     // --- answers without a transaction -------------------------------------------------------------------------------
 
-    fn refuse_fault(&mut self, message: &Message, origin: Origin, fault: Fault) {
+    fn refuse_fault(&mut self, message: &Message<'_>, origin: Origin, fault: Fault) {
         self.counters.drop(fault.into());
         self.reject(message, origin, fault.status(), warning(fault).as_bytes());
     }
 
     /// Answers and forgets (§8.2.7): a copy of the request gets the same answer again. An ACK is never answered; nor is
     /// a stranger when the operator wants silence.
-    fn reject(&mut self, message: &Message, (source, listener): Origin, status: u16, lines: &[u8]) {
+    fn reject(&mut self, message: &Message<'_>, (source, listener): Origin, status: u16, lines: &[u8]) {
         if message.method() == Method::Ack {
             return;
         }
@@ -120,7 +120,7 @@ impl Proxy {
     }
 
     /// The To tag of our own answers: the same for every answer to one request, without remembering it.
-    fn local_tag(&self, message: &Message) -> Text<20> {
+    fn local_tag(&self, message: &Message<'_>) -> Text<20> {
         let branch = message.top_via().and_then(|via| via.branch().map(<[u8]>::to_vec));
         let hash = self.secret.hash(&(10u8, message.value(HeaderName::CallId), branch));
         let mut tag = Text::default();
@@ -130,7 +130,14 @@ impl Proxy {
 
     // --- new requests --------------------------------------------------------------------------------------------------
 
-    fn new_request(&mut self, now: Instant, message: &Message, found: &Essentials<'_>, method: Method, origin: Origin) {
+    fn new_request(
+        &mut self,
+        now: Instant,
+        message: &Message<'_>,
+        found: &Essentials<'_>,
+        method: Method,
+        origin: Origin,
+    ) {
         let Some(uri) = Uri::parse(message.request_uri()).filter(|uri| !uri.has_headers()) else {
             return self.refuse_fault(message, origin, Fault::RequestUri);
         };
@@ -175,7 +182,7 @@ impl Proxy {
     }
 
     /// §16.3 item 4: a branch of ours with the same loop hash is a loop; with another, a spiral.
-    fn is_loop(&self, message: &Message, found: &Essentials<'_>) -> bool {
+    fn is_loop(&self, message: &Message<'_>, found: &Essentials<'_>) -> bool {
         let mut hash = None;
         message.list(HeaderName::Via).any(|span| {
             let value = message.slice(span);
@@ -191,7 +198,7 @@ impl Proxy {
         })
     }
 
-    pub(super) fn path(&self, router: &Router, message: &Message, uri: &Uri<'_>) -> Path {
+    pub(super) fn path(&self, router: &Router, message: &Message<'_>, uri: &Uri<'_>) -> Path {
         let mut path = Path::default();
         let cookie = |uri: &Uri<'_>| uri.parameter("sw").and_then(|cookie| Cookie::verify(&self.secret, cookie));
         path.strict = uri.parameter("lr").is_some() && router.is_self(uri);
@@ -354,7 +361,7 @@ impl Proxy {
     }
 
     /// The ACK of a 2xx is a request of its own within the dialog; that of any other answer belongs to the transaction.
-    fn ack(&mut self, now: Instant, message: &Message, found: &Essentials<'_>, (source, listener): Origin) {
+    fn ack(&mut self, now: Instant, message: &Message<'_>, found: &Essentials<'_>, (source, listener): Origin) {
         let fingerprint = self.secret.transaction(message, found, Method::Ack);
         if let Some(key) = self.transactions.find(fingerprint) {
             let outcome = self.transactions.server_event(env!(self, now), key, Event::Ack, |_| {});
@@ -390,7 +397,7 @@ impl Proxy {
 
     /// §9.2, §16.10. A CANCEL is answered here and sent on as a request of our own. One that matches no INVITE gets 481:
     /// we never forward an INVITE without a transaction, so there is nobody further on who would know it.
-    fn cancel(&mut self, now: Instant, message: &Message, found: &Essentials<'_>, origin: Origin) {
+    fn cancel(&mut self, now: Instant, message: &Message<'_>, found: &Essentials<'_>, origin: Origin) {
         let fingerprint = self.secret.transaction(message, found, Method::Invite);
         let Some(key) = self.transactions.find(fingerprint) else {
             return self.reject(message, origin, 481, b"");
@@ -427,7 +434,8 @@ impl Proxy {
         let reason = if reason.is_empty() { &waited[..] } else { reason };
         let (destination, listener, server) = (client.destination, client.listener, client.context.server);
         let call = client.context.call;
-        let sent = Message::parse(client.sent.clone());
+        let sent = client.sent.clone();
+        let sent = Message::parse(&sent);
         let mut cancel = Key::NONE;
         if let Ok(sent) = &sent
             && let Ok(found) = sent.check()
@@ -449,7 +457,7 @@ impl Proxy {
 
     // --- out of dialog -----------------------------------------------------------------------------------------------
 
-    fn refuse_stranger(&mut self, message: &Message, origin: Origin) {
+    fn refuse_stranger(&mut self, message: &Message<'_>, origin: Origin) {
         self.refuse_count(Refusal::UnknownTrunk);
         self.reject(message, origin, Refusal::UnknownTrunk.status(), b"");
     }
@@ -565,7 +573,7 @@ impl Proxy {
     }
 
     /// 100 at once, before anything slow is asked (§17.2.1).
-    pub(super) fn trying(&mut self, now: Instant, server: Key, message: &Message) {
+    pub(super) fn trying(&mut self, now: Instant, server: Key, message: &Message<'_>) {
         let Some(source) = self.transactions.server(server).map(|server| server.source) else { return };
         self.transactions.server_event(env!(self, now), server, Event::Provisional, |out| {
             build::response(out, message, source, 100, b"", b"");
@@ -579,7 +587,7 @@ impl Proxy {
         else {
             return;
         };
-        if let Ok(message) = Message::parse(request) {
+        if let Ok(message) = Message::parse(&request) {
             let tag = self.local_tag(&message);
             let event = Event::response(status);
             self.transactions.server_event(env!(self, now), server, event, |out| {

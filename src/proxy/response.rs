@@ -25,7 +25,7 @@ pub(super) enum Failed {
 
 impl Proxy {
     /// A response came.
-    pub(super) fn response(&mut self, now: Instant, message: &Message, status: u16) {
+    pub(super) fn response(&mut self, now: Instant, message: &Message<'_>, status: u16) {
         let found = match message.check() {
             Ok(found) => found,
             Err(fault) => return self.counters.drop(fault.into()),
@@ -70,7 +70,7 @@ impl Proxy {
         &mut self,
         now: Instant,
         (client, server): (Key, Key),
-        message: &Message,
+        message: &Message<'_>,
         found: &Essentials<'_>,
         status: u16,
         method: Method,
@@ -179,7 +179,7 @@ impl Proxy {
     }
 
     /// Forwards a response: our Via comes off, everything else stays as it came (§16.7 steps 3 and 9).
-    fn send_back(&mut self, now: Instant, server: Key, message: &Message, status: u16) {
+    fn send_back(&mut self, now: Instant, server: Key, message: &Message<'_>, status: u16) {
         let Some(header) = message.header(HeaderName::Via) else { return };
         let value = message.slice(header.value);
         let end = list_end(value, 0);
@@ -218,7 +218,7 @@ impl Proxy {
     pub(super) fn answer_best(&mut self, now: Instant, server: Key, best: Option<(u16, Bytes)>) {
         match best {
             Some((status, answer)) if !answer.is_empty() => {
-                if let Ok(message) = Message::parse(answer) {
+                if let Ok(message) = Message::parse(&answer) {
                     self.send_back(now, server, &message, status);
                 }
                 self.settle(now, server);
@@ -268,6 +268,6 @@ impl Proxy {
 }
 
 /// Whether a Via remains when ours comes off.
-fn has_next_via(message: &Message) -> bool {
+fn has_next_via(message: &Message<'_>) -> bool {
     message.list(HeaderName::Via).nth(1).is_some_and(|span| !message.slice(span).is_empty())
 }

@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
@@ -95,7 +96,7 @@ pub struct Server {
     node: Arc<Node>,
     listen: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
-    requests: mpsc::Sender<Request>,
+    handle: Handle,
     worker: Option<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
     stop_control: Option<oneshot::Sender<()>>,
@@ -105,7 +106,8 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Handle {
     node: Arc<Node>,
-    requests: mpsc::Sender<Request>,
+    requests: SyncSender<Request>,
+    waker: Arc<mio::Waker>,
 }
 
 /// Why a new configuration does not come into force.
@@ -178,25 +180,23 @@ impl Server {
         let proxy = Proxy::new(config, Arc::clone(&node.gate), Arc::clone(&node.slots), secret);
         node.set_router(Arc::clone(proxy.router()));
 
-        let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
+        let shard = run::Shard::new(bound)?;
+        let waker = shard.waker();
+        let (requests, requests_in) = sync_channel(REQUESTS_MAX);
         let (published_out, published) = mpsc::channel(PUBLISHED_MAX);
         let (stop_control, stopped) = oneshot::channel();
-        let handle = Handle { node: Arc::clone(&node), requests: requests.clone() };
-        let (ready_out, ready) = std::sync::mpsc::sync_channel(1);
-        let worker_node = Arc::clone(&node);
-        let worker = std::thread::Builder::new()
-            .name("sipweir-shard-0".into())
-            .spawn(move || run::shard(worker_node, proxy, bound, requests_in, published_out, &ready_out))?;
-        ready.recv().map_err(io::Error::other)??;
-        let control = std::thread::Builder::new()
-            .name("sipweir-control".into())
-            .spawn(move || admin::serve(handle, admin_socket, published, stopped))?;
+        let handle = Handle { node: Arc::clone(&node), requests, waker };
+        let worker = run::spawn(shard, Arc::clone(&node), proxy, requests_in, published_out)?;
+        let control = std::thread::Builder::new().name("sipweir-control".into()).spawn({
+            let handle = handle.clone();
+            move || admin::serve(handle, admin_socket, published, stopped)
+        })?;
         node.set_ready(true);
         Ok(Self {
             node,
             listen,
             admin,
-            requests,
+            handle,
             worker: Some(worker),
             control: Some(control),
             stop_control: Some(stop_control),
@@ -220,7 +220,7 @@ impl Server {
 
     /// For asking the node for changes.
     pub fn handle(&self) -> Handle {
-        Handle { node: Arc::clone(&self.node), requests: self.requests.clone() }
+        self.handle.clone()
     }
 
     /// Whether the worker still runs: a panic of ours ends it.
@@ -236,6 +236,8 @@ impl Server {
     fn shut_down(&mut self) {
         self.node.set_ready(false);
         self.node.ask_to_stop();
+        // Should waking fail, the worker still looks once a second.
+        self.handle.waker.wake().unwrap_or(());
         for thread in [self.worker.take(), self.control.take()].into_iter().flatten() {
             if let Some(stop) = self.stop_control.take() {
                 // The control side may have ended by itself; then nobody listens.
@@ -284,6 +286,7 @@ impl Handle {
         if (new.workers, &new.data_dir) != (old.workers, &old.data_dir) {
             return Err(ReloadError::NeedsRestart("node.workers and node.data_dir"));
         }
-        self.requests.try_send(Request::Reload(Arc::new(new))).map_err(|_| ReloadError::Busy)
+        self.requests.try_send(Request::Reload(Arc::new(new))).map_err(|_| ReloadError::Busy)?;
+        self.waker.wake().map_err(|_| ReloadError::Busy)
     }
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use tokio::sync::Notify;
 
 use super::ReloadError;
 use crate::alert::{Event, EventKind};
@@ -60,8 +59,6 @@ pub struct Node {
     event_counts: [AtomicU64; EventKind::ALL.len()],
     ready: AtomicBool,
     stopping: AtomicBool,
-    /// Wakes the worker when it has to stop.
-    pub(super) stop: Notify,
     started: std::time::Instant,
     started_wall: SystemTime,
 }
@@ -79,7 +76,6 @@ impl Node {
             event_counts: Default::default(),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            stop: Notify::new(),
             started: std::time::Instant::now(),
             started_wall: SystemTime::now(),
         }
@@ -96,11 +92,6 @@ impl Node {
         jiff::Timestamp::try_from(wall)
             .and_then(|timestamp| timestamp.round(jiff::Unit::Millisecond))
             .map_or_else(|_| "unknown".into(), |timestamp| timestamp.to_string())
-    }
-
-    /// A runtime deadline for the core's `moment`.
-    pub(super) fn deadline(&self, moment: Instant) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.started + Duration::from_micros(moment.as_micros()))
     }
 
     /// The configuration in force.
@@ -129,7 +120,6 @@ impl Node {
 
     pub(super) fn ask_to_stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.stop.notify_one();
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -1,12 +1,15 @@
-//! The loop of a shard: take a batch, decide, send, sleep until something is due.
+//! The loop of a shard: sleep until something is ready or due, take a batch, decide, send.
+//!
+//! The thread waits in the kernel's readiness queue itself (`mio`, what tokio is made on). A runtime between the two
+//! would cost more than the proxy's own work on most datagrams, and nothing here ever waits for anything else.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
 use super::{Node, Published, Request};
@@ -15,99 +18,110 @@ use crate::transport::udp::{Sent, Sockets};
 
 /// How often counters are copied to the control side.
 const PUBLISH: Duration = Duration::from_secs(1);
-/// Batches in a row before the runtime gets to look at its timers.
-const ROUNDS: usize = 16;
+/// Readiness notices taken at a time.
+const NOTICES: usize = 128;
+/// The notice that a request waits; sockets count from 0.
+const REQUEST: Token = Token(usize::MAX);
 
-/// Runs a shard on the current thread until it is told to stop.
-pub(super) fn shard(
-    node: Arc<Node>,
-    proxy: Proxy,
-    bound: Vec<UdpSocket>,
-    requests: mpsc::Receiver<Request>,
-    published: mpsc::Sender<Published>,
-    ready: &SyncSender<io::Result<()>>,
-) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return drop(ready.send(Err(error))),
-    };
-    runtime.block_on(async {
-        match Sockets::new(bound) {
-            Ok(sockets) => {
-                // Who waits for this may have given up; then the stop flag is set.
-                drop(ready.send(Ok(())));
-                Box::pin(serve(&node, proxy, sockets, requests, published)).await;
-            }
-            Err(error) => drop(ready.send(Err(error))),
-        }
-    });
+/// A shard whose sockets are registered.
+pub(super) struct Shard {
+    poll: Poll,
+    sockets: Sockets,
+    waker: Arc<Waker>,
 }
 
-async fn serve(
-    node: &Node,
-    mut proxy: Proxy,
-    mut sockets: Sockets,
-    mut requests: mpsc::Receiver<Request>,
-    published: mpsc::Sender<Published>,
-) {
-    let mut publish_at = tokio::time::Instant::now() + PUBLISH;
-    let sleep = tokio::time::sleep_until(publish_at);
-    tokio::pin!(sleep);
-    let mut armed = publish_at;
-    while !node.is_stopping() {
-        let due = proxy.poll_timeout().map_or(publish_at, |moment| node.deadline(moment).min(publish_at));
-        // Waking too early costs a look; arming for every message would cost more.
-        if due < armed || sleep.is_elapsed() {
-            sleep.as_mut().reset(due);
-            armed = due;
-        }
-        let mut request = requests.try_recv().ok();
-        tokio::select! {
-            biased;
-            () = poll_fn(|context| sockets.poll_readable(context)) => {}
-            () = &mut sleep => {}
-            received = requests.recv() => request = received,
-            () = node.stop.notified() => {}
-        }
-        if let Some(Request::Reload(config)) = request {
-            proxy.handle(node.now(), Input::Reload(config));
-            node.set_router(Arc::clone(proxy.router()));
-            node.raise_reloaded();
-        }
-        for _ in 0..ROUNDS {
-            let now = node.now();
-            let more = sockets.receive(|listener, source, payload| {
+impl Shard {
+    /// Registers bound sockets.
+    pub(super) fn new(bound: Vec<UdpSocket>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), REQUEST)?);
+        let sockets = Sockets::new(poll.registry().try_clone()?, bound)?;
+        Ok(Self { poll, sockets, waker })
+    }
+
+    /// Wakes the shard after a request was sent to it, or when it has to stop.
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Runs on the current thread until told to stop.
+    pub(super) fn run(
+        mut self,
+        node: &Node,
+        mut proxy: Proxy,
+        requests: &Receiver<Request>,
+        published: &mpsc::Sender<Published>,
+    ) {
+        let mut notices = mio::Events::with_capacity(NOTICES);
+        let mut now = node.now();
+        let mut publish_at = now + PUBLISH;
+        while !node.is_stopping() {
+            let due = proxy.poll_timeout().map_or(publish_at, |due| due.min(publish_at));
+            let wait = if self.sockets.has_more() { Duration::ZERO } else { due - now };
+            // An error is a signal, or one of ours; both are survived by looking again.
+            if self.poll.poll(&mut notices, Some(wait)).is_err() {
+                notices.clear();
+            }
+            now = node.now();
+            let began = now;
+            for notice in &notices {
+                match notice.token() {
+                    REQUEST => serve(node, &mut proxy, requests),
+                    Token(socket) => self.sockets.mark(socket),
+                }
+            }
+            self.sockets.receive(|listener, source, payload| {
                 proxy.handle(now, Input::Datagram { listener, source, payload });
             });
             proxy.handle_timeout(now);
-            drain(node, &mut proxy, &mut sockets);
-            if !more {
-                break;
+            drain(node, &mut proxy, &mut self.sockets);
+            now = node.now();
+            proxy.count_loop(now - began);
+            if now >= publish_at {
+                publish_at = now + PUBLISH;
+                // When the control side is behind, the next copy brings everything.
+                if let Ok(place) = published.try_reserve() {
+                    place.send(Published { counters: proxy.take_counters(), load: proxy.load() });
+                }
+                node.slots.shrink();
             }
         }
-        let now = tokio::time::Instant::now();
-        if now >= publish_at {
-            publish_at = now + PUBLISH;
-            // When the control side is behind, the next copy brings everything.
-            if let Ok(place) = published.try_reserve() {
-                place.send(Published { counters: proxy.take_counters(), load: proxy.load() });
-            }
-            node.slots.shrink();
-        }
-        // Sockets that are always readable must not starve the runtime's own work.
-        tokio::task::coop::consume_budget().await;
+    }
+}
+
+fn serve(node: &Node, proxy: &mut Proxy, requests: &Receiver<Request>) {
+    while let Ok(Request::Reload(config)) = requests.try_recv() {
+        proxy.handle(node.now(), Input::Reload(config));
+        node.set_router(Arc::clone(proxy.router()));
+        node.raise_reloaded();
     }
 }
 
 fn drain(node: &Node, proxy: &mut Proxy, sockets: &mut Sockets) {
     while let Some(output) = proxy.poll_output() {
         match output {
-            Output::Transmit(transmit) => match sockets.send(&transmit) {
-                Sent::Yes => {}
-                Sent::Later => proxy.count_unsent(),
-                Sent::Never => proxy.handle(node.now(), Input::SendFailed { client: transmit.client }),
-            },
+            Output::Transmit(transmit) => {
+                let client = transmit.client;
+                match sockets.send(&transmit) {
+                    Sent::Yes => {}
+                    Sent::Later => proxy.count_unsent(),
+                    Sent::Never => proxy.handle(node.now(), Input::SendFailed { client }),
+                }
+            }
             Output::Event(event) => node.raise(&event),
         }
     }
+}
+
+/// Starts the thread of a shard.
+pub(super) fn spawn(
+    shard: Shard,
+    node: Arc<Node>,
+    proxy: Proxy,
+    requests: Receiver<Request>,
+    published: mpsc::Sender<Published>,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("sipweir-shard-0".into())
+        .spawn(move || shard.run(&node, proxy, &requests, &published))
 }

@@ -4,8 +4,6 @@
 
 use std::ops::Range;
 
-use bytes::{BufMut, BytesMut};
-
 use super::Message;
 
 /// Splices in one message: Request-URI, Via, three Route lines, Max-Forwards and the inserted block, with room to spare.
@@ -13,14 +11,14 @@ pub const SPLICES_MAX: usize = 16;
 
 /// A list of replacements to one message, applied in one copy.
 pub struct Edit<'a> {
-    message: &'a Message,
+    message: &'a Message<'a>,
     splices: [(usize, usize, &'a [u8]); SPLICES_MAX],
     count: usize,
 }
 
 impl<'a> Edit<'a> {
     /// No change yet.
-    pub fn new(message: &'a Message) -> Self {
+    pub fn new(message: &'a Message<'a>) -> Self {
         Self { message, splices: [(0, 0, &[]); SPLICES_MAX], count: 0 }
     }
 
@@ -54,36 +52,33 @@ impl<'a> Edit<'a> {
     }
 
     /// Writes the edited message; octets beyond Content-Length stay behind (RFC 3261 §18.3).
-    pub fn write(&self, out: &mut BytesMut) {
+    pub fn write(&self, out: &mut Vec<u8>) {
         let bytes = &self.message.bytes()[..self.message.body_span().end()];
         let added: usize = self.splices[..self.count].iter().map(|splice| splice.2.len()).sum();
         out.reserve(bytes.len() + added);
         let mut at = 0;
         for (start, end, text) in &self.splices[..self.count] {
             debug_assert!(*start >= at, "splices overlap");
-            out.put_slice(&bytes[at..*start]);
-            out.put_slice(text);
+            out.extend_from_slice(&bytes[at..*start]);
+            out.extend_from_slice(text);
             at = *end;
         }
-        out.put_slice(&bytes[at..]);
+        out.extend_from_slice(&bytes[at..]);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
-    fn message() -> Message {
-        Message::parse(Bytes::from_static(b"OPTIONS sip:a SIP/2.0\r\nX: 1\r\nY: 2\r\nContent-Length: 0\r\n\r\ntrailer"))
-            .expect("valid")
+    fn message() -> Message<'static> {
+        Message::parse(b"OPTIONS sip:a SIP/2.0\r\nX: 1\r\nY: 2\r\nContent-Length: 0\r\n\r\ntrailer").expect("valid")
     }
 
     fn written(edit: &Edit<'_>) -> String {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         edit.write(&mut out);
-        String::from_utf8(out.to_vec()).expect("text")
+        String::from_utf8(out).expect("text")
     }
 
     #[test]

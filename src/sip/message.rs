@@ -1,4 +1,4 @@
-//! One message as received: its bytes, and where its parts are.
+//! One message as received: where its parts are in the receive buffer.
 //!
 //! [`Message::parse`] makes one pass over the header and stores offsets, nothing else. It is lenient: what it cannot
 //! place it remembers as a [`Fault`], so that a bad request can still be answered. [`Message::check`] is the door:
@@ -79,10 +79,14 @@ pub enum StartLine {
     },
 }
 
+/// What the table of headers holds behind the last one.
+const NO_HEADER: Header =
+    Header { name: HeaderName::Via, line: Span { start: 0, end: 0 }, value: Span { start: 0, end: 0 } };
+
 /// A view of one message.
 #[derive(Clone, Debug)]
-pub struct Message {
-    bytes: Bytes,
+pub struct Message<'a> {
+    bytes: &'a [u8],
     start_line: StartLine,
     headers_start: u16,
     body: Span,
@@ -110,13 +114,13 @@ pub struct Essentials<'a> {
     pub max_forwards: Option<u32>,
 }
 
-impl Message {
+impl<'a> Message<'a> {
     /// Reads one datagram. An error means that not even an answer is possible.
-    pub fn parse(bytes: Bytes) -> Result<Self, Fault> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
         if bytes.len() > OCTETS_MAX {
             return Err(Fault::TooLarge);
         }
-        let text = &bytes[..];
+        let text = bytes;
         // RFC 3261 §7.5: "Implementations processing SIP messages over stream-oriented transports MUST ignore any
         // CRLF appearing before the start-line"; datagrams get the same leniency.
         let begin = text.iter().position(|octet| !matches!(octet, b'\r' | b'\n')).ok_or(Fault::NotSip)?;
@@ -130,16 +134,11 @@ impl Message {
             count: 0,
             fault,
             first: [0; HeaderName::COUNT],
-            headers: [Header {
-                name: HeaderName::Other,
-                line: Span { start: 0, end: 0 },
-                value: Span { start: 0, end: 0 },
-            }; HEADERS_MAX],
-            bytes: Bytes::new(),
+            headers: [NO_HEADER; HEADERS_MAX],
+            bytes,
         };
         let body_start = message.index_headers(text, first_end + 1);
         message.place_body(text, body_start);
-        message.bytes = bytes;
         Ok(message)
     }
 
@@ -226,8 +225,8 @@ impl Message {
     }
 
     /// All bytes of the message, what follows Content-Length included.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// The first line.
@@ -254,7 +253,7 @@ impl Message {
     }
 
     /// The Request-URI; empty for a response.
-    pub fn request_uri(&self) -> &[u8] {
+    pub fn request_uri(&self) -> &'a [u8] {
         match self.start_line {
             StartLine::Request { uri, .. } => self.slice(uri),
             StartLine::Response { .. } => b"",
@@ -262,7 +261,7 @@ impl Message {
     }
 
     /// The bytes of a piece.
-    pub fn slice(&self, span: Span) -> &[u8] {
+    pub fn slice(&self, span: Span) -> &'a [u8] {
         &self.bytes[span.range()]
     }
 
@@ -280,7 +279,7 @@ impl Message {
     }
 
     /// The value of the first header field of that name.
-    pub fn value(&self, name: HeaderName) -> Option<&[u8]> {
+    pub fn value(&self, name: HeaderName) -> Option<&'a [u8]> {
         self.header(name).map(|header| self.slice(header.value))
     }
 
@@ -311,7 +310,7 @@ impl Message {
     }
 
     /// The body, no more octets than Content-Length says.
-    pub fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &'a [u8] {
         self.slice(self.body)
     }
 
@@ -326,7 +325,7 @@ impl Message {
     }
 
     /// The top Via, when it can be read.
-    pub fn top_via(&self) -> Option<Via<'_>> {
+    pub fn top_via(&self) -> Option<Via<'a>> {
         Via::parse(self.value(HeaderName::Via)?)
     }
 
@@ -336,7 +335,7 @@ impl Message {
     }
 
     /// The door: every fault that makes the message unacceptable, the first one found.
-    pub fn check(&self) -> Result<Essentials<'_>, Fault> {
+    pub fn check(&self) -> Result<Essentials<'a>, Fault> {
         use HeaderName::{CSeq as CSeqName, CallId, From, MaxForwards, To, Via as ViaName};
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -423,8 +422,8 @@ mod tests {
     const INVITE: &str = "INVITE sip:100@gate SIP/2.0\r\nv: SIP/2.0/UDP a;branch=z9hG4bKx, SIP/2.0/TCP b\r\nVia: SIP/2.0/UDP c\r\n\
         f : <sip:a@b>;\r\n tag=1\r\nTO: <sip:c@d>\r\ni:x@y\r\ncseq: 1\r\n\tINVITE\r\nX-Other: \u{e9}\r\nl: 4\r\n\r\nbodytrailer";
 
-    fn parse(text: impl Into<Vec<u8>>) -> Message {
-        Message::parse(Bytes::from(text.into())).expect("a start line")
+    fn parse(text: &str) -> Message<'_> {
+        Message::parse(text.as_bytes()).expect("a start line")
     }
 
     #[test]
@@ -440,7 +439,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_named() {
-        let fault = |from: &str, to: &str| parse(INVITE.replace(from, to)).check().map(|_| ()).expect_err(to);
+        let fault = |from: &str, to: &str| parse(&INVITE.replace(from, to)).check().map(|_| ()).expect_err(to);
         assert_eq!(fault("l: 4", "l: 400"), Fault::ShortBody);
         assert_eq!(fault("l: 4", "l: -4"), Fault::ContentLength);
         assert_eq!(fault("l: 4", "l: 4\r\nContent-Length: 5"), Fault::ContentLength);
@@ -465,8 +464,8 @@ mod tests {
             "SIP/2.0 99 x\r\n\r\n",
             "\0\0\0\0\n",
         ] {
-            assert!(Message::parse(Bytes::from(text)).is_err(), "{text:?}");
+            assert!(Message::parse(text.as_bytes()).is_err(), "{text:?}");
         }
-        assert_eq!(Message::parse(Bytes::from(vec![b'a'; OCTETS_MAX + 1])).map(|_| ()), Err(Fault::TooLarge));
+        assert_eq!(Message::parse(&[b'a'; OCTETS_MAX + 1]).map(|_| ()), Err(Fault::TooLarge));
     }
 }

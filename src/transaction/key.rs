@@ -49,7 +49,7 @@ impl Secret {
 
     /// The fingerprint of a server transaction. ACK and CANCEL have that of the INVITE they belong to when `method` is
     /// [`Method::Invite`].
-    pub fn transaction(&self, message: &Message, found: &Essentials<'_>, method: Method) -> Fingerprint {
+    pub fn transaction(&self, message: &Message<'_>, found: &Essentials<'_>, method: Method) -> Fingerprint {
         let class = if method == Method::Ack { Method::Invite } else { method } as u8;
         // RFC 3261 §17.2.3: the branch counts only when it starts with the magic cookie and says something.
         match found.via.branch() {
@@ -86,7 +86,7 @@ impl Secret {
 
     /// What must be equal for a request seen before to be a loop and not a spiral (RFC 3261 §16.6 step 8, RFC 5393
     /// §4.2): everything that decides where it goes.
-    pub fn loop_hash(&self, message: &Message, found: &Essentials<'_>) -> u32 {
+    pub fn loop_hash(&self, message: &Message<'_>, found: &Essentials<'_>) -> u32 {
         let route = message.value(crate::sip::HeaderName::Route);
         self.hash(&(5u8, message.request_uri(), route, found.call_id, found.from_tag, found.to_tag, found.cseq.number))
             as u32

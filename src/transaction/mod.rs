@@ -324,11 +324,11 @@ impl<S, C> Transactions<S, C> {
         env: &mut Env<'_>,
         key: Key,
         silence: Option<std::time::Duration>,
-        write: impl FnOnce(&mut bytes::BytesMut),
+        write: impl FnOnce(&mut Vec<u8>),
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let sent = env.outbox.send((client.listener, client.destination), client.method, key, write);
-        client.sent = Bytes::copy_from_slice(&sent);
+        client.sent = Bytes::copy_from_slice(sent);
         let (again, end) = match client.state {
             ClientState::Invite(_) => (Timer::A, Timer::B),
             ClientState::Other(_) => (Timer::E, Timer::F),
@@ -368,7 +368,7 @@ impl<S, C> Transactions<S, C> {
         env: &mut Env<'_>,
         key: Key,
         event: Event,
-        write: impl FnOnce(&mut bytes::BytesMut),
+        write: impl FnOnce(&mut Vec<u8>),
     ) -> Outcome {
         let Some(server) = self.servers.get_mut(key) else { return Outcome::Nothing };
         let (actions, terminated) = match server.state {
@@ -397,7 +397,7 @@ impl<S, C> Transactions<S, C> {
                         // 2xx are never sent again from here, and no other answer will be made.
                         (server.response, server.request) = (Bytes::new(), Bytes::new());
                     } else {
-                        server.response = Bytes::copy_from_slice(&sent);
+                        server.response = Bytes::copy_from_slice(sent);
                         if server.state.is_final() {
                             server.request = Bytes::new();
                         }
@@ -409,7 +409,7 @@ impl<S, C> Transactions<S, C> {
                             (server.listener, server.reply_to),
                             server.method,
                             Key::NONE,
-                            server.response.clone(),
+                            &server.response,
                         );
                     }
                 }
@@ -437,7 +437,13 @@ impl<S, C> Transactions<S, C> {
 
     /// Something happened to a client transaction; `response` is the response of an `Ack`. A transaction that
     /// terminates stays for the proxy to read; it must call [`Transactions::close_client`] when done.
-    pub fn client_event(&mut self, env: &mut Env<'_>, key: Key, event: Event, response: Option<&Message>) -> Outcome {
+    pub fn client_event(
+        &mut self,
+        env: &mut Env<'_>,
+        key: Key,
+        event: Event,
+        response: Option<&Message<'_>>,
+    ) -> Outcome {
         let Some(client) = self.clients.get_mut(key) else { return Outcome::Nothing };
         let actions = match client.state {
             ClientState::Invite(state) => {
@@ -458,15 +464,10 @@ impl<S, C> Transactions<S, C> {
         for action in actions {
             match *action {
                 Action::Resend => {
-                    env.outbox.send_again(
-                        (client.listener, client.destination),
-                        client.method,
-                        key,
-                        client.sent.clone(),
-                    );
+                    env.outbox.send_again((client.listener, client.destination), client.method, key, &client.sent);
                 }
                 Action::Ack => {
-                    if let (Some(response), Ok(sent)) = (response, Message::parse(client.sent.clone())) {
+                    if let (Some(response), Ok(sent)) = (response, Message::parse(&client.sent)) {
                         env.outbox.send((client.listener, client.destination), Method::Ack, Key::NONE, |out| {
                             build::ack(out, &sent, response);
                         });

@@ -9,20 +9,17 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
 
 use crate::outbox::{ListenerId, Transmit};
 
 /// Datagrams read from one socket before others get their turn.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 /// A datagram can be this large.
 const DATAGRAM: usize = 65_536;
-/// Receive buffers are allocated in pieces of this size, and used again once everything in them was handled.
-const PIECE: usize = 8 * DATAGRAM;
 /// What we ask of the kernel for each socket, in octets: a burst must not be lost while a batch is handled.
 const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 /// A peer that was sent this many datagrams gets a connected socket.
@@ -34,20 +31,26 @@ const COUNTED_MAX: usize = 4096;
 
 /// The sockets of a shard.
 pub struct Sockets {
-    listeners: Vec<Listener>,
-    connected: Vec<Connected>,
-    buffer: BytesMut,
+    registry: Registry,
+    /// The listeners', then those connected to one peer each.
+    sockets: Vec<Own>,
+    /// Of each listener.
+    peers: Vec<Peers>,
+    /// Positions of the sockets that may hold datagrams.
+    ready: Vec<usize>,
+    /// Where datagrams are read, one after another: it stays in the processor's cache.
+    buffer: Box<[u8]>,
 }
 
-struct Listener {
-    socket: UdpSocket,
-    address: SocketAddr,
-    peers: HashMap<SocketAddr, Peer, foldhash::fast::RandomState>,
-}
-
-struct Connected {
+struct Own {
     socket: UdpSocket,
     listener: ListenerId,
+    is_ready: bool,
+}
+
+struct Peers {
+    address: SocketAddr,
+    known: HashMap<SocketAddr, Peer, foldhash::fast::RandomState>,
 }
 
 /// How a peer is sent to.
@@ -69,7 +72,7 @@ pub enum Sent {
     Never,
 }
 
-/// Binds one listener's socket. Not yet registered with a runtime. An address in use is an error even when its user
+/// Binds one listener's socket. Not yet registered with a shard. An address in use is an error even when its user
 /// would share it.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = open(address)?;
@@ -93,101 +96,118 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 
 /// A socket with the listener's address that talks to `peer` alone. Until it is connected it may be handed datagrams of
 /// others; they are read like all.
-fn connect(address: SocketAddr, peer: SocketAddr) -> io::Result<UdpSocket> {
+fn connect(address: SocketAddr, peer: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = open(address)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.connect(&peer.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 impl Sockets {
-    /// Registers bound sockets with the current runtime.
-    pub fn new(bound: Vec<std::net::UdpSocket>) -> io::Result<Self> {
-        let listener = |socket: std::net::UdpSocket| {
-            let address = socket.local_addr()?;
-            Ok(Listener { socket: UdpSocket::from_std(socket)?, address, peers: HashMap::default() })
+    /// Registers bound sockets. Their tokens are positions, for [`Sockets::mark`].
+    pub fn new(registry: Registry, bound: Vec<std::net::UdpSocket>) -> io::Result<Self> {
+        let mut sockets = Self {
+            registry,
+            sockets: Vec::with_capacity(bound.len()),
+            peers: Vec::with_capacity(bound.len()),
+            ready: Vec::new(),
+            buffer: vec![0; DATAGRAM].into_boxed_slice(),
         };
-        let listeners = bound.into_iter().map(listener).collect::<io::Result<_>>()?;
-        Ok(Self { listeners, connected: Vec::new(), buffer: BytesMut::new() })
-    }
-
-    /// Ready when a datagram may be waiting.
-    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut ready = Poll::Pending;
-        let all = self.listeners.iter().map(|listener| &listener.socket);
-        for socket in all.chain(self.connected.iter().map(|connected| &connected.socket)) {
-            // An error shows itself when reading.
-            if socket.poll_recv_ready(context).is_ready() {
-                ready = Poll::Ready(());
-            }
+        for (listener, socket) in bound.into_iter().enumerate() {
+            let address = socket.local_addr()?;
+            sockets.add(socket, listener as ListenerId)?;
+            sockets.peers.push(Peers { address, known: HashMap::default() });
         }
-        ready
+        Ok(sockets)
     }
 
-    /// Reads up to a batch from each socket. Says whether more may be waiting.
-    pub fn receive(&mut self, mut take: impl FnMut(ListenerId, SocketAddr, Bytes)) -> bool {
-        let mut more = false;
-        let own = self.listeners.iter().enumerate().map(|(at, listener)| (at as ListenerId, &listener.socket));
-        let connected = self.connected.iter().map(|connected| (connected.listener, &connected.socket));
-        for (listener, socket) in own.chain(connected) {
-            let mut left = BATCH;
-            while left > 0 {
-                left -= 1;
-                if self.buffer.capacity() < DATAGRAM {
-                    self.buffer.reserve(PIECE);
-                }
-                match socket.try_recv_buf_from(&mut self.buffer) {
-                    Ok((_, source)) => take(listener, source, self.buffer.split().freeze()),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+    fn add(&mut self, socket: std::net::UdpSocket, listener: ListenerId) -> io::Result<usize> {
+        let at = self.sockets.len();
+        let mut socket = UdpSocket::from_std(socket);
+        self.registry.register(&mut socket, Token(at), Interest::READABLE)?;
+        self.sockets.push(Own { socket, listener, is_ready: false });
+        // What came before it was registered is told by no notice.
+        self.mark(at);
+        Ok(at)
+    }
+
+    /// A datagram may be waiting in the socket at this position.
+    pub fn mark(&mut self, at: usize) {
+        if let Some(own) = self.sockets.get_mut(at)
+            && !std::mem::replace(&mut own.is_ready, true)
+        {
+            self.ready.push(at);
+        }
+    }
+
+    /// Whether a socket may hold datagrams already told of.
+    pub fn has_more(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Reads up to a batch from each socket that is ready. The kernel tells of a socket once, so one that still holds
+    /// something stays marked.
+    pub fn receive(&mut self, mut take: impl FnMut(ListenerId, SocketAddr, &[u8])) {
+        let (sockets, buffer) = (&mut self.sockets, &mut self.buffer);
+        self.ready.retain(|at| {
+            let own = &mut sockets[*at];
+            for _ in 0..BATCH {
+                match own.socket.recv_from(buffer) {
+                    Ok((length, source)) => take(own.listener, source, &buffer[..length]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        own.is_ready = false;
+                        return false;
+                    }
                     // One datagram's or one peer's fault (an ICMP error come back) never ends the listener.
                     Err(_) => {}
                 }
             }
-            more |= left == 0;
-        }
-        more
+            true
+        });
     }
 
     /// Sends one datagram.
-    pub fn send(&mut self, transmit: &Transmit) -> Sent {
-        let Some(listener) = self.listeners.get_mut(usize::from(transmit.listener)) else { return Sent::Never };
-        if let Some(Peer::Connected(at)) = listener.peers.get(&transmit.destination) {
-            let socket = &self.connected[*at].socket;
+    pub fn send(&mut self, transmit: &Transmit<'_>) -> Sent {
+        let listener = usize::from(transmit.listener);
+        let Some(peers) = self.peers.get(listener) else { return Sent::Never };
+        if let Some(Peer::Connected(at)) = peers.known.get(&transmit.destination) {
+            let socket = &self.sockets[*at].socket;
             // A refusal told here is an earlier datagram's, and used up by the telling: this one was not sent yet.
-            let sent = match socket.try_send(&transmit.payload) {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => socket.try_send(&transmit.payload),
+            let sent = match socket.send(transmit.payload) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => socket.send(transmit.payload),
                 sent => sent,
             };
             return outcome(sent.map(drop));
         }
-        let sent = listener.socket.try_send_to(&transmit.payload, transmit.destination);
+        let sent = self.sockets[listener].socket.send_to(transmit.payload, transmit.destination);
         if sent.is_ok() {
             self.count(transmit.listener, transmit.destination);
         }
         outcome(sent.map(drop))
     }
 
-    fn count(&mut self, listener_id: ListenerId, destination: SocketAddr) {
-        let listener = &mut self.listeners[usize::from(listener_id)];
-        if listener.peers.len() >= COUNTED_MAX {
-            listener.peers.retain(|_, peer| matches!(peer, Peer::Connected(_)));
+    fn count(&mut self, listener: ListenerId, destination: SocketAddr) {
+        let connected = self.connected();
+        let peers = &mut self.peers[usize::from(listener)];
+        if peers.known.len() >= COUNTED_MAX {
+            peers.known.retain(|_, peer| matches!(peer, Peer::Connected(_)));
         }
-        let peer = listener.peers.entry(destination).or_insert(Peer::Counted(0));
-        let Peer::Counted(count) = peer else { return };
+        let Peer::Counted(count) = peers.known.entry(destination).or_insert(Peer::Counted(0)) else { return };
         *count = count.saturating_add(1);
-        if *count == OFTEN && self.connected.len() < CONNECTED_MAX {
-            // If the kernel will not have it, the peer goes on being served as before.
-            if let Ok(socket) = connect(listener.address, destination) {
-                *peer = Peer::Connected(self.connected.len());
-                self.connected.push(Connected { socket, listener: listener_id });
-            }
+        if *count != OFTEN || connected >= CONNECTED_MAX {
+            return;
+        }
+        // If the kernel will not have it, the peer goes on being served as before.
+        let connected = connect(peers.address, destination).and_then(|socket| self.add(socket, listener));
+        if let Ok(at) = connected {
+            self.peers[usize::from(listener)].known.insert(destination, Peer::Connected(at));
         }
     }
 
     /// Sockets connected to one peer each.
     pub fn connected(&self) -> usize {
-        self.connected.len()
+        self.sockets.len() - self.peers.len()
     }
 }
 

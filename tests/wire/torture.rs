@@ -148,13 +148,13 @@ fn a_short_tortuous_invite_is_forwarded_with_one_hop_less() {
 fn bodies_pass_byte_for_byte() {
     for file in ["rfc4475/mpart01.dat", "rfc4475/invut.dat", "rfc5118-wire/mult-ip-in-header.dat"] {
         let bytes = Bytes::from(std::fs::read(folder().join(file)).expect(file));
-        let original = Message::parse(bytes.clone()).expect(file);
+        let original = Message::parse(&bytes).expect(file);
         let mut world = open_world();
         world.raw_unanswered(CALLER, &bytes);
         let sent = world.raw_sent.iter().find(|(_, text)| !text.starts_with(b"SIP/2.0 ")).expect(file).1.clone();
-        let forwarded = Message::parse(sent).expect(file);
+        let forwarded = Message::parse(&sent).expect(file);
         assert_eq!(forwarded.body(), original.body(), "{file}");
-        let others = |message: &Message| -> Vec<Vec<u8>> {
+        let others = |message: &Message<'_>| -> Vec<Vec<u8>> {
             let other = message.headers().iter().filter(|header| header.name == HeaderName::Other);
             other.map(|header| message.slice(header.line).to_vec()).collect()
         };
@@ -169,7 +169,7 @@ fn responses_of_the_suite_keep_their_phrase_once_they_are_ours() {
         ("rfc4475/noreason.dat", "SIP/2.0 100 \r\n"),
     ] {
         let text = String::from_utf8(std::fs::read(folder().join(file)).expect(file)).expect("UTF-8");
-        let message = Message::parse(Bytes::from(text.clone())).expect(file);
+        let message = Message::parse(text.as_bytes()).expect(file);
         assert!(message.check().is_ok() && text.starts_with(phrase), "{file}");
         // The same phrase on an answer to a call of ours goes back untouched.
         let mut world = World::new(&config(1, &menu("")));
@@ -190,7 +190,7 @@ fn the_corpora_of_other_stacks_are_read_without_a_panic() {
     let mut world = open_world();
     for file in files {
         let bytes = std::fs::read(&file).expect("a file");
-        if let Ok(message) = Message::parse(Bytes::from(bytes.clone())) {
+        if let Ok(message) = Message::parse(&bytes) {
             if let Ok(found) = message.check() {
                 assert!(!found.call_id.is_empty());
             }

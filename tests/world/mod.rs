@@ -206,11 +206,11 @@ pub fn at(address: &str) -> SocketAddr {
     address.parse().expect("an address")
 }
 
-fn header(message: &Message, name: HeaderName) -> String {
+fn header(message: &Message<'_>, name: HeaderName) -> String {
     message.value(name).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
 }
 
-fn list(message: &Message, name: HeaderName) -> Vec<String> {
+fn list(message: &Message<'_>, name: HeaderName) -> Vec<String> {
     message.list(name).map(|span| String::from_utf8_lossy(message.slice(span)).into_owned()).collect()
 }
 
@@ -383,14 +383,16 @@ impl World {
         while let Some(output) = self.proxy.poll_output() {
             match output {
                 Output::Transmit(transmit) => {
-                    let text = String::from_utf8_lossy(&transmit.payload).into_owned();
-                    self.sent.push((transmit.destination, text));
-                    self.raw_sent.push((transmit.destination, transmit.payload.clone()));
-                    if self.unreachable.contains(&transmit.destination) {
-                        self.proxy.handle(self.now, Input::SendFailed { client: transmit.client });
+                    let text = String::from_utf8_lossy(transmit.payload).into_owned();
+                    let (destination, client, payload) =
+                        (transmit.destination, transmit.client, transmit.payload.to_vec());
+                    self.sent.push((destination, text));
+                    self.raw_sent.push((destination, Bytes::from(payload.clone())));
+                    if self.unreachable.contains(&destination) {
+                        self.proxy.handle(self.now, Input::SendFailed { client });
                         continue;
                     }
-                    self.carry(at(GATE), transmit.destination, transmit.payload.to_vec());
+                    self.carry(at(GATE), destination, payload);
                 }
                 Output::Event(event) => self.events.push(event),
             }
@@ -443,7 +445,7 @@ impl World {
     fn happen(&mut self, what: What) {
         match what {
             What::Datagram { from, to, bytes } if to == at(GATE) || to == at(GATE_ALIAS) => {
-                let input = Input::Datagram { listener: 0, source: from, payload: Bytes::from(bytes) };
+                let input = Input::Datagram { listener: 0, source: from, payload: &bytes };
                 self.proxy.handle(self.now, input);
                 self.drain();
             }
@@ -617,7 +619,7 @@ impl World {
     fn deliver(&mut self, _from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         self.delivered.push((to, text.clone()));
-        let message = Message::parse(Bytes::from(bytes)).expect("the gate sends SIP");
+        let message = Message::parse(&bytes).expect("the gate sends SIP");
         if let Err(fault) = message.check() {
             // An answer to a request that lacked something lacks it too.
             assert!(matches!(message.status(), Some(400..=599)), "the gate sent a bad message: {fault}\n{text}");
@@ -629,7 +631,7 @@ impl World {
         }
     }
 
-    fn answer_came(&mut self, to: SocketAddr, message: &Message, status: u16, text: String) {
+    fn answer_came(&mut self, to: SocketAddr, message: &Message<'_>, status: u16, text: String) {
         let (call_id, from) = (header(message, HeaderName::CallId), header(message, HeaderName::From));
         let cseq = header(message, HeaderName::CSeq);
         let via = list(message, HeaderName::Via);
@@ -651,7 +653,7 @@ impl World {
         }
     }
 
-    fn caller_got(&mut self, id: usize, message: &Message, status: u16, cseq: &str, text: String) {
+    fn caller_got(&mut self, id: usize, message: &Message<'_>, status: u16, cseq: &str, text: String) {
         let is_first = cseq == format!("{} INVITE", self.callers[id].invite_cseq());
         if !is_first {
             let (number, method) = cseq.split_once(' ').unwrap_or_default();
@@ -733,7 +735,7 @@ impl World {
         }
     }
 
-    fn request_came(&mut self, to: SocketAddr, message: &Message, text: String) {
+    fn request_came(&mut self, to: SocketAddr, message: &Message<'_>, text: String) {
         let (call_id, from, to_header) =
             (header(message, HeaderName::CallId), header(message, HeaderName::From), header(message, HeaderName::To));
         let cseq = header(message, HeaderName::CSeq);
@@ -815,7 +817,7 @@ impl World {
         }
     }
 
-    fn invite_came(&mut self, to: SocketAddr, message: &Message, text: String, vias: String, top: String) {
+    fn invite_came(&mut self, to: SocketAddr, message: &Message<'_>, text: String, vias: String, top: String) {
         let mut mode = self.modes[&to];
         let from = header(message, HeaderName::From);
         let call_id = header(message, HeaderName::CallId);
