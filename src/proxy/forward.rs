@@ -67,7 +67,7 @@ pub(super) fn write(
     }
     let mut max_forwards = Text::<4>::default();
     match found.max_forwards {
-        Some(hops) => max_forwards.push(format_args!("{}", hops.saturating_sub(1))),
+        Some(hops) => max_forwards.push_number(hops.saturating_sub(1)),
         None => lines.push_bytes(b"Max-Forwards: 70\r\n"),
     }
     let stamp = found.via.stamp(source);

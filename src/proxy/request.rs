@@ -13,10 +13,10 @@ use crate::outbox::ListenerId;
 use crate::pool::Refusal;
 use crate::route::Router;
 use crate::sip::message::{Essentials, HEADERS_MAX, VIAS_MAX};
-use crate::sip::{Fault, HeaderName, Message, Method, NameAddr, Scheme, Span, Text, Uri, build, typed};
+use crate::sip::{Fault, HeaderName, Message, Method, NameAddr, Scheme, Span, Text, Uri, Via, build, typed};
 use crate::store::Key;
 use crate::time::Instant;
-use crate::transaction::key::{Branch, Cookie};
+use crate::transaction::key::{BRANCH_LEN, Branch, Cookie};
 use crate::transaction::{Event, Outcome};
 
 /// Header fields and Via values of a request we forward: room is left for our own, and for those of hops behind us.
@@ -66,9 +66,9 @@ impl Proxy {
         let origin = (source, listener);
         let found = match message.check() {
             // What we add must not make the copy unreadable to ourselves when its answer, or its CANCEL, is due.
-            Ok(_)
+            Ok(found)
                 if message.headers().len() > REQUEST_HEADERS_MAX
-                    || message.list(HeaderName::Via).nth(REQUEST_VIAS_MAX).is_some() =>
+                    || (found.has_more_vias && message.list(HeaderName::Via).nth(REQUEST_VIAS_MAX).is_some()) =>
             {
                 return self.refuse_fault(message, origin, Fault::TooManyHeaders);
             }
@@ -183,19 +183,18 @@ impl Proxy {
 
     /// §16.3 item 4: a branch of ours with the same loop hash is a loop; with another, a spiral.
     fn is_loop(&self, message: &Message<'_>, found: &Essentials<'_>) -> bool {
-        let mut hash = None;
-        message.list(HeaderName::Via).any(|span| {
-            let value = message.slice(span);
-            // Only a branch as long as ours is worth reading the whole Via.
-            if value.len() < crate::transaction::key::BRANCH_LEN {
-                return false;
-            }
-            let Some(via) = crate::sip::Via::parse(value) else { return false };
-            let ours = via.branch().and_then(|branch| Branch::verify(&self.secret, branch));
-            ours.is_some_and(|ours| {
-                ours.loop_hash == *hash.get_or_insert_with(|| self.secret.loop_hash(message, found))
-            })
-        })
+        let is_same = |branch: &[u8]| {
+            Branch::verify(&self.secret, branch)
+                .is_some_and(|ours| ours.loop_hash == self.secret.loop_hash(message, found))
+        };
+        found.via.branch().is_some_and(is_same)
+            || (found.has_more_vias
+                && message.list(HeaderName::Via).skip(1).any(|span| {
+                    // Only a value as long as our branch is worth reading.
+                    let value = message.slice(span);
+                    value.len() >= BRANCH_LEN
+                        && Via::parse(value).and_then(|via| via.branch().map(is_same)).unwrap_or(false)
+                }))
     }
 
     pub(super) fn path(&self, router: &Router, message: &Message<'_>, uri: &Uri<'_>) -> Path {

@@ -6,7 +6,7 @@ use super::{Attempt, Cancel, Proxy, Role, env, forward};
 use crate::metrics::{Drop, EndReason};
 use crate::sip::edit::Edit;
 use crate::sip::message::Essentials;
-use crate::sip::{HeaderName, Message, Method, list_end, typed};
+use crate::sip::{HeaderName, Message, Method, typed};
 use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::key::Branch;
@@ -51,7 +51,7 @@ impl Proxy {
         // §16.7 step 3: without a further Via nothing can be forwarded. It must not move the transaction either, or the
         // caller would wait for ever; a refusal alone says all there is to say (see `send_back`).
         let is_cancel = !client.context.cancels.is_none();
-        if status < 300 && !is_cancel && !has_next_via(message) {
+        if status < 300 && !is_cancel && !has_next_via(message, &found) {
             return self.counters.drop(Drop::NoNextVia);
         }
         let first_provisional = status < 200 && !std::mem::replace(&mut client.context.provisional, true);
@@ -92,7 +92,7 @@ impl Proxy {
             }
             let is_silent = self.transactions.client(client).is_some_and(|client| client.context.is_silent);
             if status > 100 && !is_silent {
-                self.send_back(now, server, message, status);
+                self.send_back(now, server, message, found, status);
             }
             return;
         }
@@ -109,7 +109,7 @@ impl Proxy {
                     transaction.context.is_answered = true;
                 }
                 self.answered(now, call, tag);
-                self.send_back(now, server, message, status);
+                self.send_back(now, server, message, found, status);
                 self.settle(now, server);
                 // An attempt we had left was answered after all: what it may have held, it holds.
                 let client = self.transactions.client_mut(client);
@@ -123,14 +123,14 @@ impl Proxy {
                 self.advance(now, server);
             }
             Role::Opening => {
-                self.send_back(now, server, message, status);
+                self.send_back(now, server, message, found, status);
                 self.settle(now, server);
             }
             Role::InDialog { from_caller } => {
-                self.send_back(now, server, message, status);
+                self.send_back(now, server, message, found, status);
                 self.in_dialog_answered(now, (call, dialog), method, status, from_caller);
             }
-            Role::Other => self.send_back(now, server, message, status),
+            Role::Other => self.send_back(now, server, message, found, status),
         }
     }
 
@@ -179,11 +179,11 @@ impl Proxy {
     }
 
     /// Forwards a response: our Via comes off, everything else stays as it came (§16.7 steps 3 and 9).
-    fn send_back(&mut self, now: Instant, server: Key, message: &Message<'_>, status: u16) {
+    fn send_back(&mut self, now: Instant, server: Key, message: &Message<'_>, found: &Essentials<'_>, status: u16) {
         let Some(header) = message.header(HeaderName::Via) else { return };
         let value = message.slice(header.value);
-        let end = list_end(value, 0);
-        if !has_next_via(message) {
+        let end = found.via.end();
+        if !has_next_via(message, found) {
             // A callee that answers with the Via of its CANCEL: the same refusal, in our words.
             self.counters.drop(Drop::NoNextVia);
             return self.answer(now, server, if status == 503 { 500 } else { status }, b"");
@@ -218,8 +218,10 @@ impl Proxy {
     pub(super) fn answer_best(&mut self, now: Instant, server: Key, best: Option<(u16, Bytes)>) {
         match best {
             Some((status, answer)) if !answer.is_empty() => {
-                if let Ok(message) = Message::parse(&answer) {
-                    self.send_back(now, server, &message, status);
+                if let Ok(message) = Message::parse(&answer)
+                    && let Ok(found) = message.check()
+                {
+                    self.send_back(now, server, &message, &found, status);
                 }
                 self.settle(now, server);
             }
@@ -268,6 +270,13 @@ impl Proxy {
 }
 
 /// Whether a Via remains when ours comes off.
-fn has_next_via(message: &Message<'_>) -> bool {
+fn has_next_via(message: &Message<'_>, found: &Essentials<'_>) -> bool {
+    if !found.has_more_vias {
+        return false;
+    }
+    let is_alone = message.value(HeaderName::Via).is_some_and(|value| found.via.end() == value.len());
+    if is_alone && let Some(next) = message.all(HeaderName::Via).nth(1) {
+        return message.slice(next.value).first().is_some_and(|octet| *octet != b',');
+    }
     message.list(HeaderName::Via).nth(1).is_some_and(|span| !message.slice(span).is_empty())
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::header::HeaderName;
+use super::via::Stamp;
 use super::{Message, NameAddr, Via, typed};
 
 /// Writes an answer to `request` (RFC 3261 §8.2.6): Via with `received` and `rport`, From, To with `to_tag` unless it has
@@ -26,7 +27,7 @@ pub fn response(
             HeaderName::Via => {
                 out.extend_from_slice(b"Via: ");
                 match Via::parse(value).filter(|_| top) {
-                    Some(via) => put_spliced(out, value, via.stamp(source).splices()),
+                    Some(via) => put_stamped(out, value, &via.stamp(source)),
                     None => out.extend_from_slice(value),
                 }
                 top = false;
@@ -108,11 +109,9 @@ fn put_header(out: &mut Vec<u8>, name: HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn put_spliced<'a>(out: &mut Vec<u8>, text: &[u8], splices: impl Iterator<Item = (std::ops::Range<usize>, &'a [u8])>) {
-    let mut parts: Vec<_> = splices.collect();
-    parts.sort_by_key(|(range, _)| range.start);
+fn put_stamped(out: &mut Vec<u8>, text: &[u8], stamp: &Stamp) {
     let mut at = 0;
-    for (range, replacement) in parts {
+    for (range, replacement) in stamp.splices() {
         out.extend_from_slice(&text[at..range.start]);
         out.extend_from_slice(replacement);
         at = range.end;

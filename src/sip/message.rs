@@ -94,6 +94,8 @@ pub struct Message<'a> {
     fault: Option<Fault>,
     /// Per name: position of the first such header plus one, 0 for none.
     first: [u8; HeaderName::COUNT],
+    /// One bit a name: whether there is more than one such header.
+    repeated: u32,
     headers: [Header; HEADERS_MAX],
 }
 
@@ -102,6 +104,8 @@ pub struct Message<'a> {
 pub struct Essentials<'a> {
     /// The top Via.
     pub via: Via<'a>,
+    /// Whether something follows the top Via: another one, or what should be one.
+    pub has_more_vias: bool,
     /// CSeq.
     pub cseq: CSeq<'a>,
     /// Call-ID.
@@ -134,6 +138,7 @@ impl<'a> Message<'a> {
             count: 0,
             fault,
             first: [0; HeaderName::COUNT],
+            repeated: 0,
             headers: [NO_HEADER; HEADERS_MAX],
             bytes,
         };
@@ -164,16 +169,16 @@ impl<'a> Message<'a> {
                 }
             }
             at = end + 1;
-            let Some(colon) = memchr(b':', &text[start..end]).map(|found| start + found) else {
-                self.note(Fault::HeaderLine);
-                continue;
-            };
-            let mut name_end = colon;
-            while name_end > start && matches!(text[name_end - 1], b' ' | b'\t') {
-                name_end -= 1;
+            let mut name_end = start;
+            while is_token(text[name_end]) {
+                name_end += 1;
             }
-            let name = &text[start..name_end];
-            if name.is_empty() || !name.iter().all(|octet| is_token(*octet)) {
+            let mut colon = name_end;
+            while matches!(text[colon], b' ' | b'\t') {
+                colon += 1;
+            }
+            // The line end stops both loops.
+            if name_end == start || text[colon] != b':' {
                 self.note(Fault::HeaderLine);
                 continue;
             }
@@ -189,13 +194,15 @@ impl<'a> Message<'a> {
                 self.note(Fault::TooManyHeaders);
                 continue;
             }
-            let name = HeaderName::parse(name);
+            let name = HeaderName::parse(&text[start..name_end]);
             self.headers[usize::from(self.count)] =
                 Header { name, line: Span::new(start, at), value: Span::new(value_start, value_end) };
             self.count += 1;
             let first = &mut self.first[name as usize];
             if *first == 0 {
                 *first = self.count;
+            } else {
+                self.repeated |= 1 << name as u32;
             }
         }
     }
@@ -204,17 +211,15 @@ impl<'a> Message<'a> {
     fn place_body(&mut self, text: &[u8], start: usize) {
         let mut end = text.len();
         let mut length: Option<usize> = None;
-        for header in self.headers().iter().filter(|header| header.name == HeaderName::ContentLength) {
-            match decimal(&text[header.value.range()]).map(|number| number as usize) {
-                Some(number) if length.is_none_or(|known| known == number) => length = Some(number),
-                Some(_) | None => {
-                    self.note(Fault::ContentLength);
-                    length = None;
-                    break;
-                }
-            }
+        let mut agree = true;
+        for header in self.all(HeaderName::ContentLength) {
+            let number = decimal(&text[header.value.range()]).map(|number| number as usize);
+            agree &= number.is_some() && (length.is_none() || length == number);
+            length = number;
         }
-        if let Some(length) = length {
+        if !agree {
+            self.note(Fault::ContentLength);
+        } else if let Some(length) = length {
             if length > end - start { self.note(Fault::ShortBody) } else { end = start + length }
         }
         self.body = Span::new(start, end);
@@ -285,11 +290,17 @@ impl<'a> Message<'a> {
 
     /// Every header field of that name, in wire order.
     pub fn all(&self, name: HeaderName) -> impl Iterator<Item = &Header> {
-        let from = match self.first[name as usize] {
-            0 => self.headers().len(),
-            position => usize::from(position) - 1,
+        let headers = match self.first[name as usize] {
+            0 => &[],
+            position if self.is_repeated(name) => &self.headers()[usize::from(position) - 1..],
+            position => &self.headers()[usize::from(position) - 1..usize::from(position)],
         };
-        self.headers()[from..].iter().filter(move |header| header.name == name)
+        headers.iter().filter(move |header| header.name == name)
+    }
+
+    /// Whether there is more than one header field of that name.
+    pub fn is_repeated(&self, name: HeaderName) -> bool {
+        self.repeated & 1 << name as u32 != 0
     }
 
     /// Every value of a comma-separated header, across its lines, as pieces of the message.
@@ -340,18 +351,13 @@ impl<'a> Message<'a> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let via = self.value(ViaName).ok_or(Fault::Missing(ViaName))?;
-        let via = Via::parse(via).ok_or(Fault::Malformed(ViaName))?;
+        let via_text = self.value(ViaName).ok_or(Fault::Missing(ViaName))?;
+        let via = Via::parse(via_text).ok_or(Fault::Malformed(ViaName))?;
         if self.all(ViaName).nth(VIAS_MAX).is_some() {
             return Err(Fault::TooManyHeaders);
         }
-        let once = |name: HeaderName| {
-            let mut all = self.all(name);
-            match (all.next(), all.next()) {
-                (Some(_), Some(_)) => Err(Fault::Repeated(name)),
-                (first, _) => Ok(first.map(|header| self.slice(header.value))),
-            }
-        };
+        let once =
+            |name: HeaderName| if self.is_repeated(name) { Err(Fault::Repeated(name)) } else { Ok(self.value(name)) };
         let needed = |name| once(name)?.ok_or(Fault::Missing(name));
         let cseq = CSeq::parse(needed(CSeqName)?).ok_or(Fault::Malformed(CSeqName))?;
         let call_id = needed(CallId)?;
@@ -369,7 +375,8 @@ impl<'a> Message<'a> {
         {
             return Err(Fault::CSeqMethod);
         }
-        Ok(Essentials { via, cseq, call_id, from_tag: from.tag(), to_tag: to.tag(), max_forwards })
+        let has_more_vias = via.end() < via_text.len() || self.is_repeated(ViaName);
+        Ok(Essentials { via, has_more_vias, cseq, call_id, from_tag: from.tag(), to_tag: to.tag(), max_forwards })
     }
 
     /// The same message with bytes of its own, as large as they need be: a kept message must not hold the receive

@@ -49,6 +49,13 @@ static TOKEN: [bool; 256] = {
 
 /// `bytes` without white space at either end.
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
+    // The common case, seen at a glance.
+    if let [first, .., last] = bytes
+        && !is_space(*first)
+        && !is_space(*last)
+    {
+        return bytes;
+    }
     let start = bytes.iter().position(|octet| !is_space(*octet)).unwrap_or(bytes.len());
     let end = bytes.iter().rposition(|octet| !is_space(*octet)).map_or(start, |last| last + 1);
     &bytes[start..end]
@@ -116,6 +123,29 @@ impl<const N: usize> Text<N> {
         debug_assert_eq!(fits, bytes.len(), "a text of {N} octets is too short");
         self.bytes[self.len..self.len + fits].copy_from_slice(&bytes[..fits]);
         self.len += fits;
+    }
+
+    /// Decimal, without the formatting machinery: three of four texts made for a message are numbers.
+    pub(crate) fn push_number(&mut self, number: u32) {
+        let mut digits = [0; 10];
+        let (mut at, mut left) = (digits.len(), number);
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        self.push_bytes(&digits[at..]);
+    }
+
+    /// Four decimal numbers.
+    pub(crate) fn push_ipv4(&mut self, ip: std::net::Ipv4Addr) {
+        for (at, octet) in ip.octets().into_iter().enumerate() {
+            self.push_bytes(if at > 0 { b"." } else { b"" });
+            self.push_number(u32::from(octet));
+        }
     }
 
     pub(crate) fn push(&mut self, text: std::fmt::Arguments<'_>) {

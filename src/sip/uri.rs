@@ -36,12 +36,15 @@ impl<'a> Host<'a> {
         if let Some(inner) = text.strip_prefix(b"[") {
             return ipv6(inner.strip_suffix(b"]")?).map(|ip| Host::Ip(IpAddr::V6(ip)));
         }
+        if let Some(ip) = ipv4(text) {
+            return Some(Host::Ip(IpAddr::V4(ip)));
+        }
         if text.is_empty()
             || !text.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_'))
         {
             return None;
         }
-        Some(ipv4(text).map_or(Host::Name(text), |ip| Host::Ip(IpAddr::V4(ip))))
+        Some(Host::Name(text))
     }
 
     /// The same host: addresses by value, names without case.
@@ -56,15 +59,22 @@ impl<'a> Host<'a> {
 
 /// Four decimal numbers. Unlike [`std::net`], leading zeros are nobody's octal.
 fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
-    let (mut octets, mut count) = ([0u8; 4], 0);
-    for part in text.split(|octet| *octet == b'.') {
-        if count == 4 || part.len() > 3 {
-            return None;
+    let (mut octets, mut count, mut number, mut digits) = ([0u8; 4], 0, 0u32, 0);
+    for octet in text {
+        match octet {
+            b'0'..=b'9' if digits < 3 => {
+                number = number * 10 + u32::from(octet - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 && count < 3 => {
+                octets[count] = u8::try_from(number).ok()?;
+                (count, number, digits) = (count + 1, 0, 0);
+            }
+            _ => return None,
         }
-        octets[count] = u8::try_from(super::decimal(part)?).ok()?;
-        count += 1;
     }
-    (count == 4).then(|| octets.into())
+    octets[3] = u8::try_from(number).ok()?;
+    (count == 3 && digits > 0).then(|| octets.into())
 }
 
 /// RFC 5118 §4.10: the old grammar's three colons before an IPv4 part are read as two.
@@ -72,6 +82,18 @@ fn ipv6(text: &[u8]) -> Option<Ipv6Addr> {
     let text = std::str::from_utf8(text).ok()?;
     text.parse().ok().or_else(|| text.replacen(":::", "::", 1).parse().ok())
 }
+
+/// White space and what encloses a URI in a header.
+static IN_NO_URI: [bool; 256] = {
+    let mut table = [false; 256];
+    let octets = b" \t\r\n<>\"";
+    let mut at = 0;
+    while at < octets.len() {
+        table[octets[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// A view of one URI.
 #[derive(Clone, Debug)]
@@ -96,7 +118,7 @@ impl<'a> Uri<'a> {
         if name.is_empty() || !name[0].is_ascii_alphabetic() || !name.iter().all(|octet| is_token(*octet)) {
             return None;
         }
-        if text.iter().any(|octet| super::is_space(*octet) || matches!(octet, b'<' | b'>' | b'"')) {
+        if text.iter().any(|octet| IN_NO_URI[usize::from(*octet)]) {
             return None;
         }
         let scheme = match name.len() {
@@ -271,7 +293,7 @@ pub(crate) fn parameter_end(parameters: &[u8], start: usize) -> usize {
 
 /// Name and value of one parameter; the value of a flag is empty.
 pub(crate) fn split_parameter(text: &[u8]) -> (&[u8], &[u8]) {
-    match memchr(b'=', text) {
+    match text.iter().position(|octet| *octet == b'=') {
         Some(equals) => (super::trim(&text[..equals]), super::trim(&text[equals + 1..])),
         None => (super::trim(text), &text[text.len()..]),
     }

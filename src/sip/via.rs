@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::uri::{Host, parameter_end, split_parameter};
-use super::{Text, is_space, is_token, list_end};
+use super::{Text, is_space, is_token, list_end, trim};
 
 /// The branch prefix that says "unique by RFC 3261 rules" (§8.1.1.7).
 pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
@@ -30,27 +30,11 @@ impl<'a> Via<'a> {
     /// Reads the first value of `text`. White space is allowed wherever RFC 3261 §25.1 allows it.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let end = list_end(text, 0);
-        let mut at = 0;
-        let word = |at: &mut usize| {
-            skip_space(text, at);
-            let start = *at;
-            while *at < end && is_token(text[*at]) {
-                *at += 1;
-            }
-            (*at > start).then(|| &text[start..*at])
+        let (transport, mut at) = match text.get(8..12) {
+            // What all but every peer writes.
+            Some(b"UDP ") if text.starts_with(b"SIP/2.0/") => (&text[8..11], 11),
+            Some(_) | None => protocol(text, end)?,
         };
-        let slash = |at: &mut usize| {
-            skip_space(text, at);
-            (text.get(*at) == Some(&b'/')).then(|| *at += 1)
-        };
-        if !word(&mut at)?.eq_ignore_ascii_case(b"SIP") {
-            return None;
-        }
-        slash(&mut at)?;
-        // A message of another version must be answered with 505, so its Via must be read.
-        word(&mut at)?;
-        slash(&mut at)?;
-        let transport = word(&mut at)?;
         if at >= end || !is_space(text[at]) {
             return None;
         }
@@ -82,19 +66,19 @@ impl<'a> Via<'a> {
         let mut via = Self { text, transport, host, port, end, branch: None, rport: None, received: None };
         // No empty parameter, every name a token: `;;,;` is what a broken stack writes (RFC 4475 §3.1.2.1).
         while at < end {
-            let next = parameter_end(&text[..end], at + 1);
-            let (name, value) = split_parameter(&text[at + 1..next]);
-            if name.is_empty() || !name.iter().all(|octet| is_token(*octet)) {
-                return None;
+            let semicolon = at;
+            at += 1;
+            let (name, value) = read_parameter(&text[..end], &mut at)?;
+            match name.len() {
+                6 if name.eq_ignore_ascii_case(b"branch") => via.branch = via.branch.or(Some(value)),
+                5 if name.eq_ignore_ascii_case(b"rport") => {
+                    via.rport.get_or_insert(semicolon..at);
+                }
+                8 if name.eq_ignore_ascii_case(b"received") => {
+                    via.received.get_or_insert(semicolon..at);
+                }
+                _ => {}
             }
-            if name.eq_ignore_ascii_case(b"branch") {
-                via.branch = via.branch.or(Some(value));
-            } else if name.eq_ignore_ascii_case(b"rport") {
-                via.rport.get_or_insert(at..next);
-            } else if name.eq_ignore_ascii_case(b"received") {
-                via.received.get_or_insert(at..next);
-            }
-            at = next;
         }
         Some(via)
     }
@@ -141,11 +125,17 @@ impl<'a> Via<'a> {
         let mut stamp = Stamp::default();
         let (rport, received) = (self.rport.clone(), self.received.clone());
         if let Some(range) = &rport {
-            stamp.push(range.clone(), format_args!(";rport={}", source.port()));
+            stamp.push(range.clone(), b";rport=", |text| text.push_number(u32::from(source.port())));
         }
         if rport.is_some() || received.is_some() || !self.is_from(source.ip()) {
             let end = self.trimmed_end();
-            stamp.push(received.unwrap_or(end..end), format_args!(";received={}", source.ip().to_canonical()));
+            stamp.push(received.unwrap_or(end..end), b";received=", |text| match source.ip().to_canonical() {
+                IpAddr::V4(ip) => text.push_ipv4(ip),
+                IpAddr::V6(ip) => text.push(format_args!("{ip}")),
+            });
+        }
+        if stamp.count == 2 && stamp.parts[1].0.start < stamp.parts[0].0.start {
+            stamp.parts.swap(0, 1);
         }
         stamp
     }
@@ -159,16 +149,64 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    fn push(&mut self, range: Range<usize>, text: std::fmt::Arguments<'_>) {
+    fn push(&mut self, range: Range<usize>, name: &[u8], value: impl FnOnce(&mut Text<56>)) {
         let part = &mut self.parts[self.count];
         part.0 = range;
-        part.1.push(text);
+        part.1.push_bytes(name);
+        value(&mut part.1);
         self.count += 1;
     }
 
-    /// Place and replacement, at most two.
+    /// Place and replacement in the order of the places, at most two.
     pub fn splices(&self) -> impl Iterator<Item = (Range<usize>, &[u8])> {
         self.parts[..self.count].iter().map(|(range, text)| (range.clone(), text.as_bytes()))
+    }
+}
+
+/// `SIP / 2.0 / transport`: the transport, and where it ends.
+fn protocol(text: &[u8], end: usize) -> Option<(&[u8], usize)> {
+    let mut at = 0;
+    let word = |at: &mut usize| {
+        skip_space(text, at);
+        let start = *at;
+        while *at < end && is_token(text[*at]) {
+            *at += 1;
+        }
+        (*at > start).then(|| &text[start..*at])
+    };
+    let slash = |at: &mut usize| {
+        skip_space(text, at);
+        (text.get(*at) == Some(&b'/')).then(|| *at += 1)
+    };
+    if !word(&mut at)?.eq_ignore_ascii_case(b"SIP") {
+        return None;
+    }
+    slash(&mut at)?;
+    // A message of another version must be answered with 505, so its Via must be read.
+    word(&mut at)?;
+    slash(&mut at)?;
+    let transport = word(&mut at)?;
+    Some((transport, at))
+}
+
+/// `name` or `name = value`, up to the next semicolon or the end, where `at` then is. The name must be a token.
+fn read_parameter<'a>(text: &'a [u8], at: &mut usize) -> Option<(&'a [u8], &'a [u8])> {
+    skip_space(text, at);
+    let start = *at;
+    while *at < text.len() && is_token(text[*at]) {
+        *at += 1;
+    }
+    let name = &text[start..*at];
+    skip_space(text, at);
+    match text.get(*at) {
+        _ if name.is_empty() => None,
+        None | Some(b';') => Some((name, b"")),
+        Some(b'=') => {
+            let value = *at + 1;
+            *at = parameter_end(text, value);
+            Some((name, trim(&text[value..*at])))
+        }
+        Some(_) => None,
     }
 }
 
