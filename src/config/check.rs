@@ -198,6 +198,8 @@ fn read_timers(root: &mut Section, problems: &mut Problems) -> (Lengths, Duratio
         millis("t1_ms", 10..=10_000, &mut lengths.t1);
         millis("t2_ms", 10..=60_000, &mut lengths.t2);
         millis("t4_ms", 10..=60_000, &mut lengths.t4);
+        // More than this and §17.2.1 has us answer first.
+        millis("trying_ms", 0..=190, &mut lengths.trying);
         let mut seconds = |key, range, into: &mut Duration| {
             if let Some(number) = section.number(problems, key, range) {
                 *into = Duration::from_secs(u64::from(number));

@@ -222,7 +222,10 @@ impl Proxy {
             match due {
                 Due::Server(key, timer) => {
                     let env = env!(self, now);
-                    self.transactions.server_event(env, key, transaction::Event::Fired(timer), |_| {});
+                    let fired = transaction::Event::Fired(timer);
+                    if self.transactions.server_event(env, key, fired, |_| {}) == Outcome::PassUp {
+                        self.say_trying(now, key);
+                    }
                 }
                 Due::Client(key, Timer::C) => self.timer_c(now, key),
                 Due::Client(key, timer) => self.client_event(now, key, transaction::Event::Fired(timer)),

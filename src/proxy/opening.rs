@@ -121,7 +121,7 @@ impl Proxy {
             transaction.context.plan = Some(plan);
         }
         if goes_on {
-            self.trying(now, server, incoming.message);
+            self.trying(now, server);
         }
         self.advance_with(now, server, incoming.message, found, incoming.path.popped);
     }

@@ -85,6 +85,9 @@ impl Proxy {
         let fingerprint = self.secret.transaction(message, &found, method);
         if let Some(key) = self.transactions.find(fingerprint) {
             self.counters.retransmissions += 1;
+            if self.transactions.is_unanswered(key) {
+                return self.say_trying(now, key);
+            }
             self.transactions.server_event(env!(self, now), key, Event::Request, |_| {});
             return;
         }
@@ -291,7 +294,7 @@ impl Proxy {
         let role = if call.is_some() { Role::InDialog { from_caller } } else { Role::Other };
         let server = self.open(incoming, role, key, dialog);
         if method == Method::Invite {
-            self.trying(now, server, message);
+            self.trying(now, server);
         }
         self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes.borrow());
         // The PBX has let go as soon as it says so; the caller's BYE frees nothing before it is answered.
@@ -544,7 +547,7 @@ impl Proxy {
         let role = if method == Method::Invite { Role::Opening } else { Role::Other };
         let server = self.open(incoming, role, key, 0);
         if method == Method::Invite {
-            self.trying(now, server, message);
+            self.trying(now, server);
         }
         let cookie = (!key.is_none()).then(|| Cookie::new(&self.secret, key));
         let mut changes = changes;
@@ -571,12 +574,24 @@ impl Proxy {
         self.transactions.open_server(fingerprint, method, (source, reply_to, listener), message.detach(), context)
     }
 
-    /// 100 at once, before anything slow is asked (§17.2.1).
-    pub(super) fn trying(&mut self, now: Instant, server: Key, message: &Message<'_>) {
-        let Some(source) = self.transactions.server(server).map(|server| server.source) else { return };
-        self.transactions.server_event(env!(self, now), server, Event::Provisional, |out| {
-            build::response(out, message, source, 100, b"", b"");
-        });
+    /// A caller who hears nothing sends again: it gets a 100 (§17.2.1), unless the callee's own answer comes first, as it
+    /// does of a PBX that rings at once. Where it does, a datagram is spared.
+    pub(super) fn trying(&mut self, now: Instant, server: Key) {
+        if self.lengths.trying.is_zero() {
+            self.say_trying(now, server);
+        } else {
+            self.transactions.hold_trying(env!(self, now), server);
+        }
+    }
+
+    pub(super) fn say_trying(&mut self, now: Instant, key: Key) {
+        let Some(server) = self.transactions.server(key) else { return };
+        let (request, source) = (server.request.clone(), server.source);
+        if let Ok(message) = Message::parse(&request) {
+            self.transactions.server_event(env!(self, now), key, Event::Provisional, |out| {
+                build::response(out, &message, source, 100, b"", b"");
+            });
+        }
     }
 
     /// The final answer to a request, made here.

@@ -3,7 +3,7 @@
 use Action::{PassUp, Report, Resend, Send, Start, Stop};
 use Event::{Ack, Failure, Fired, Provisional, Request, SendFailed, Success};
 use State::{Accepted, Completed, Confirmed, Proceeding, Terminated};
-use Timer::{G, H, I, L};
+use Timer::{G, H, I, L, Trying};
 
 use super::timer::Timer;
 use super::{Action, Event};
@@ -33,9 +33,12 @@ impl State {
 pub const fn step(state: State, event: Event) -> Option<(State, &'static [Action])> {
     Some(match (state, event) {
         (Proceeding, Request)     => (Proceeding, &[Resend]),
-        (Proceeding, Provisional) => (Proceeding, &[Send]),
-        (Proceeding, Success)     => (Accepted,   &[Send, Start(L)]),
-        (Proceeding, Failure)     => (Completed,  &[Send, Start(G), Start(H)]),
+        // "MUST generate a 100 (Trying) response unless it knows that the TU will generate a provisional or final
+        // response within 200 ms" (§17.2.1): it does, for this timer asks the proxy for one.
+        (Proceeding, Fired(Trying)) => (Proceeding, &[PassUp]),
+        (Proceeding, Provisional) => (Proceeding, &[Stop(Trying), Send]),
+        (Proceeding, Success)     => (Accepted,   &[Stop(Trying), Send, Start(L)]),
+        (Proceeding, Failure)     => (Completed,  &[Stop(Trying), Send, Start(G), Start(H)]),
         // A proxy's 2xx are end to end: each is forwarded, none is sent again by the transaction (RFC 6026 §7.1).
         (Accepted, Success)       => (Accepted,   &[Send]),
         (Accepted, Ack)           => (Accepted,   &[PassUp]),

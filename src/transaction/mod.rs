@@ -55,10 +55,10 @@ impl Event {
 
     /// Every event, for the tests of the tables.
     pub fn all() -> impl Iterator<Item = Self> {
-        use Timer::{A, B, C, D, E, F, G, H, I, J, K, L, M};
+        use Timer::{A, B, C, D, E, F, G, H, I, J, K, L, M, Trying};
         [Self::Request, Self::Ack, Self::Provisional, Self::Success, Self::Failure, Self::SendFailed]
             .into_iter()
-            .chain([A, B, C, D, E, F, G, H, I, J, K, L, M].map(Self::Fired))
+            .chain([A, B, C, D, E, F, G, H, I, J, K, L, M, Trying].map(Self::Fired))
     }
 }
 
@@ -360,6 +360,21 @@ impl<S, C> Transactions<S, C> {
             env.wheel.stop(client.timers[Place::End as usize]);
             client.timers[Place::End as usize] = env.wheel.arm(env.now + length, Due::Client(key, Timer::C));
         }
+    }
+
+    /// The caller of an INVITE just opened gets its 100 when this long nothing else was sent.
+    pub fn hold_trying(&mut self, env: &mut Env<'_>, key: Key) {
+        if let Some(server) = self.servers.get_mut(key) {
+            let due = env.now + env.lengths.of(Timer::Trying, 0);
+            server.timers[Timer::Trying.place() as usize] = env.wheel.arm(due, Due::Server(key, Timer::Trying));
+        }
+    }
+
+    /// Whether nothing was answered yet to an INVITE.
+    pub fn is_unanswered(&self, key: Key) -> bool {
+        self.servers.get(key).is_some_and(|server| {
+            server.response.is_empty() && server.state == ServerState::Invite(invite_server::State::Proceeding)
+        })
     }
 
     /// Something happened to a server transaction. `write` writes the response of a `Send`.

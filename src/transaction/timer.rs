@@ -31,12 +31,14 @@ pub enum Timer {
     L,
     /// INVITE client: wait for further 2xx (RFC 6026 §8.4).
     M,
+    /// INVITE server: no answer yet, so a 100 is due (§17.2.1 gives it no letter).
+    Trying,
 }
 
 /// The two places a transaction keeps timers in: whatever sends again, and whatever ends a state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Place {
-    /// A, E, G
+    /// A, E, G, and the 100
     Again = 0,
     /// All others
     End = 1,
@@ -46,7 +48,7 @@ impl Timer {
     /// The place it is kept in: no state runs two timers of one place.
     pub const fn place(self) -> Place {
         match self {
-            Self::A | Self::E | Self::G => Place::Again,
+            Self::A | Self::E | Self::G | Self::Trying => Place::Again,
             Self::B | Self::C | Self::D | Self::F | Self::H | Self::I | Self::J | Self::K | Self::L | Self::M => {
                 Place::End
             }
@@ -65,6 +67,8 @@ pub struct Lengths {
     pub t4: Duration,
     /// Timer C, longer than three minutes (§16.6 step 11).
     pub timer_c: Duration,
+    /// How long the caller may be left without an answer before it gets a 100; zero sends it at once.
+    pub trying: Duration,
 }
 
 impl Default for Lengths {
@@ -74,6 +78,7 @@ impl Default for Lengths {
             t2: Duration::from_secs(4),
             t4: Duration::from_secs(5),
             timer_c: Duration::from_secs(181),
+            trying: Duration::from_millis(100),
         }
     }
 }
@@ -89,6 +94,7 @@ impl Lengths {
             Timer::E | Timer::G => doubled.min(self.t2),
             Timer::B | Timer::F | Timer::H | Timer::J | Timer::L | Timer::M => self.t1 * 64,
             Timer::C => self.timer_c,
+            Timer::Trying => self.trying,
             Timer::D => (self.t1 * 64).max(Duration::from_secs(32)),
             Timer::I | Timer::K => self.t4,
         }

@@ -9,7 +9,7 @@ fn world() -> World {
 fn a_call_is_set_up_held_and_ended() {
     let mut world = world();
     let caller = world.answered("100");
-    assert_eq!(world.callers[caller].answers, [100, 180, 200]);
+    assert_eq!(world.callers[caller].answers, [180, 200]);
     assert_eq!(world.in_use(), 1);
     assert_eq!(world.view().pools[0].held, 1);
     assert_eq!(world.reached(PBX, "ACK"), 1);
@@ -212,4 +212,51 @@ fn stray_and_altered_responses_go_nowhere() {
     let ours: String = vias.lines().next().map(|line| format!("{line}\r\n")).unwrap();
     world.raw(PBX, response(&ours, &ok.call_id, "1 INVITE").as_bytes());
     assert_eq!(world.dropped(Drop::NoNextVia), 1);
+}
+
+#[test]
+fn a_pbx_that_rings_at_once_spares_the_caller_the_100() {
+    let mut world = world();
+    world.modes.insert(at(PBX), Mode::Ring);
+    let caller = world.invite("100");
+    world.run_for(1_000);
+    assert_eq!(world.callers[caller].answers, [180]);
+}
+
+#[test]
+fn a_caller_whom_the_pbx_leaves_waiting_gets_a_100_within_200_ms_and_sends_no_copy() {
+    for mode in [Mode::Silent, Mode::Stuck] {
+        let mut world = world();
+        world.modes.insert(at(PBX), mode);
+        let caller = world.invite("100");
+        world.run_for(90);
+        assert!(world.callers[caller].answers.is_empty(), "{mode:?}");
+        world.run_for(110);
+        assert_eq!(world.callers[caller].answers, [100], "{mode:?}");
+        world.run_for(1_000);
+        assert_eq!(world.callers[caller].answers, [100], "{mode:?}");
+    }
+}
+
+#[test]
+fn a_copy_of_the_invite_gets_the_100_at_once_and_only_one_comes_by_the_timer() {
+    let mut world = World::new(&config(2, &format!("{}[timers]\ntrying_ms = 190\n", menu(""))));
+    world.modes.insert(at(PBX), Mode::Silent);
+    let caller = world.invite("100");
+    world.run_for(10);
+    let invite = world.callers[caller].invite.clone();
+    world.raw(CALLER, invite.as_bytes());
+    assert_eq!(world.callers[caller].answers, [100]);
+    world.run_for(1_000);
+    assert_eq!(world.callers[caller].answers, [100]);
+    world.raw(CALLER, invite.as_bytes());
+    assert_eq!(world.callers[caller].answers, [100, 100], "a copy of the 100 for a copy of the INVITE");
+    assert_eq!(world.proxy.counters().retransmissions, 2);
+}
+
+#[test]
+fn the_100_comes_first_where_the_operator_wants_it_so() {
+    let mut world = World::new(&config(2, &format!("{}[timers]\ntrying_ms = 0\n", menu(""))));
+    let caller = world.answered("100");
+    assert_eq!(world.callers[caller].answers, [100, 180, 200]);
 }

@@ -97,7 +97,7 @@ fn a_provisional_answer_restarts_timer_c() {
     world.callee_says(0, "182 Queued");
     world.run_for(170_000);
     assert_eq!(world.final_answer(caller), 0);
-    assert_eq!(world.callers[caller].answers, [100, 180, 182]);
+    assert_eq!(world.callers[caller].answers, [180, 182]);
     world.run_for(20_000);
     assert_eq!(world.final_answer(caller), 487);
 }
