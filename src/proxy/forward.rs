@@ -10,7 +10,7 @@ use crate::sip::edit::Edit;
 use crate::sip::message::{Essentials, Header};
 use crate::sip::{HeaderName, Message, Span, Text};
 use crate::store::Key;
-use crate::transaction::key::{Branch, Cookie, Secret};
+use crate::transaction::key::{Branch, Cookie, Domain, Secret};
 
 /// Route values of ours at the top of one request: two when it changes listeners.
 pub(super) const OWN_ROUTES_MAX: usize = 3;
@@ -30,8 +30,8 @@ pub(super) struct Changes<'a> {
     pub(super) lines: &'a [u8],
     /// History-Info lines, which come behind those the request has (RFC 7044 §10.3).
     pub(super) history: &'a [u8],
-    /// A Route line to add at the end of the route set: the former Request-URI, for a strict router (§16.6 step 6).
-    pub(super) route_appended: &'a [u8],
+    /// The former Request-URI, to be added at the end of the route set for a strict router (§16.6 step 6).
+    pub(super) route_appended: Option<&'a [u8]>,
 }
 
 /// Longest header lines we add to a request, in octets: two Record-Route, a Via and Max-Forwards.
@@ -123,10 +123,7 @@ fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message<'a>, changes: &Ch
         }
     }
     let Some((header, from)) = kept else {
-        if !changes.route_appended.is_empty() {
-            fits &= edit.insert(message.headers_start(), changes.route_appended);
-        }
-        return fits;
+        return fits && append_route(edit, message.headers_start(), changes.route_appended);
     };
     let value = message.slice(header.value);
     let start = header.value.start();
@@ -145,10 +142,12 @@ fn remove_routes<'a>(edit: &mut Edit<'a>, message: &'a Message<'a>, changes: &Ch
             }
         }
     }
-    if !changes.route_appended.is_empty() {
-        fits &= edit.insert(header.line.end(), changes.route_appended);
-    }
-    fits
+    fits && append_route(edit, header.line.end(), changes.route_appended)
+}
+
+fn append_route<'a>(edit: &mut Edit<'a>, position: usize, uri: Option<&'a [u8]>) -> bool {
+    let mut parts = uri.into_iter().flat_map(|uri| [b"Route: <", uri, b">\r\n"]);
+    parts.all(|part| edit.insert(position, part))
 }
 
 /// The values of Route, up to a bound; a request with more goes by the first ones all the same.
@@ -158,7 +157,8 @@ pub(super) fn route_values<'m>(message: &'m Message<'_>) -> impl Iterator<Item =
 
 /// What an answer must repeat of the request.
 pub(super) fn identity(secret: &Secret, found: &Essentials<'_>, method: &[u8]) -> u64 {
-    secret.hash(&(8u8, found.call_id, found.cseq.number, method, found.from_tag))
+    let parts = [found.call_id, method, found.from_tag.unwrap_or_default()];
+    secret.hash(Domain::Identity, found.cseq.number, &parts)
 }
 
 impl Attempt {
@@ -219,7 +219,8 @@ impl Proxy {
         listener_out: ListenerId,
         changes: &Changes<'_>,
     ) {
-        let hash = self.secret.hash(&(9u8, found.via.branch(), found.call_id, found.to_tag));
+        let parts = [found.via.branch().unwrap_or_default(), found.call_id, found.to_tag.unwrap_or_default()];
+        let hash = self.secret.hash(Domain::Ack, 0, &parts);
         let nobody = Key { index: (hash >> 32) as u32, generation: 0 };
         let branch = Branch { client: nobody, loop_hash: hash as u32 }.write(&self.secret);
         self.outbox.send((listener_out, destination), crate::sip::Method::Ack, Key::NONE, |out| {

@@ -35,8 +35,7 @@ impl Proxy {
         number: &[u8],
     ) {
         let found = incoming.found;
-        let id = self.secret.call(found.call_id);
-        let from_tag = self.secret.tag(found.from_tag.unwrap_or_default());
+        let (id, from_tag) = (incoming.call_id, incoming.from_tag);
         // I3: another copy of an INVITE that is in progress (merged upstream, or spiralled through the PBX) belongs to
         // the same call. A new CSeq (after a challenge, or a caller that uses a Call-ID twice) is a call of its own.
         // Once it is up, what looks like a copy is a call too: nobody gets two calls out of one channel.
@@ -136,7 +135,7 @@ impl Proxy {
         number: &[u8],
     ) -> Key {
         let Incoming { message, found, origin, .. } = incoming;
-        let id = self.secret.call(found.call_id);
+        let id = incoming.call_id;
         let from = message.value(HeaderName::From).and_then(NameAddr::parse);
         let caller = from.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
         let slot = channel.as_ref().map_or(0, |channel| {
@@ -146,7 +145,7 @@ impl Proxy {
         let users = u32::from(channel.as_ref().is_some_and(|channel| channel.pool().is_some()));
         let call = Call {
             id,
-            from_tag: self.secret.tag(found.from_tag.unwrap_or_default()),
+            from_tag: incoming.from_tag,
             cseq: found.cseq.number,
             pending: 1,
             users,

@@ -16,7 +16,7 @@ use crate::sip::message::{Essentials, HEADERS_MAX, VIAS_MAX};
 use crate::sip::{Fault, HeaderName, Message, Method, NameAddr, Scheme, Span, Text, Uri, Via, build, typed};
 use crate::store::Key;
 use crate::time::Instant;
-use crate::transaction::key::{BRANCH_LEN, Branch, Cookie};
+use crate::transaction::key::{BRANCH_LEN, Branch, Cookie, Domain, Fingerprint};
 use crate::transaction::{Event, Outcome};
 
 /// Header fields and Via values of a request we forward: room is left for our own, and for those of hops behind us.
@@ -31,6 +31,12 @@ pub(super) struct Incoming<'a> {
     pub(super) message: &'a Message<'a>,
     pub(super) found: &'a Essentials<'a>,
     pub(super) method: Method,
+    /// Of its transaction.
+    pub(super) fingerprint: Fingerprint,
+    /// Of its Call-ID.
+    pub(super) call_id: Fingerprint,
+    /// Its From tag.
+    pub(super) from_tag: u32,
     pub(super) origin: Origin,
     pub(super) uri: Uri<'a>,
     pub(super) path: Path,
@@ -91,7 +97,7 @@ impl Proxy {
             self.transactions.server_event(env!(self, now), key, Event::Request, |_| {});
             return;
         }
-        self.new_request(now, message, &found, method, origin);
+        self.new_request(now, message, &found, (method, fingerprint), origin);
     }
 
     // --- answers without a transaction -------------------------------------------------------------------------------
@@ -124,8 +130,9 @@ impl Proxy {
 
     /// The To tag of our own answers: the same for every answer to one request, without remembering it.
     fn local_tag(&self, message: &Message<'_>) -> Text<20> {
-        let branch = message.top_via().and_then(|via| via.branch().map(<[u8]>::to_vec));
-        let hash = self.secret.hash(&(10u8, message.value(HeaderName::CallId), branch));
+        let branch = message.top_via().and_then(|via| via.branch()).unwrap_or_default();
+        let call_id = message.value(HeaderName::CallId).unwrap_or_default();
+        let hash = self.secret.hash(Domain::LocalTag, 0, &[call_id, branch]);
         let mut tag = Text::default();
         tag.push(format_args!("sw{hash:016x}"));
         tag
@@ -138,7 +145,7 @@ impl Proxy {
         now: Instant,
         message: &Message<'_>,
         found: &Essentials<'_>,
-        method: Method,
+        (method, fingerprint): (Method, Fingerprint),
         origin: Origin,
     ) {
         let Some(uri) = Uri::parse(message.request_uri()).filter(|uri| !uri.has_headers()) else {
@@ -176,7 +183,7 @@ impl Proxy {
         }
         let router = Arc::clone(&self.router);
         let path = self.path(&router, message, &uri);
-        let incoming = Incoming { message, found, method, origin, uri, path };
+        let incoming = self.incoming(message, found, (method, fingerprint), origin, uri, path);
         if found.to_tag.is_some() {
             self.in_dialog(now, &router, &incoming);
         } else {
@@ -236,11 +243,25 @@ impl Proxy {
 
     // --- within a dialog -------------------------------------------------------------------------------------------
 
+    fn incoming<'a>(
+        &self,
+        message: &'a Message<'a>,
+        found: &'a Essentials<'a>,
+        (method, fingerprint): (Method, Fingerprint),
+        origin: Origin,
+        uri: Uri<'a>,
+        path: Path,
+    ) -> Incoming<'a> {
+        let call_id = self.secret.call(found.call_id);
+        let from_tag = self.secret.tag(found.from_tag.unwrap_or_default());
+        Incoming { message, found, method, fingerprint, call_id, from_tag, origin, uri, path }
+    }
+
     /// The call a request within a dialog belongs to, whether the caller sent it, and the tag that names the dialog.
-    fn call_of(&self, path: &Path, found: &Essentials<'_>) -> Option<(Key, bool, u32)> {
-        let id = self.secret.call(found.call_id);
-        let from = self.secret.tag(found.from_tag.unwrap_or_default());
-        let to = self.secret.tag(found.to_tag.unwrap_or_default());
+    fn call_of(&self, incoming: &Incoming<'_>) -> Option<(Key, bool, u32)> {
+        let Incoming { path, call_id: id, from_tag: from, .. } = incoming;
+        let (id, from) = (*id, *from);
+        let to = self.secret.tag(incoming.found.to_tag.unwrap_or_default());
         let is_it = |call: &Call| call.id == id && (call.from_tag == from || call.from_tag == to);
         let by_cookie = path.call.filter(|key| self.calls.get(*key).is_some_and(is_it));
         // Two calls may share Call-ID and caller's tag (an INVITE forked or copied before us): the one that knows the
@@ -257,7 +278,7 @@ impl Proxy {
 
     fn in_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
         let Incoming { message, found, method, origin, .. } = *incoming;
-        let call = self.call_of(&incoming.path, found);
+        let call = self.call_of(incoming);
         if call.is_some_and(|(key, from_caller, _)| !from_caller && self.is_where_the_caller_is(key, origin.0)) {
             return self.reject(message, origin, 403, warning("the callee's tag from the caller's address").as_bytes());
         }
@@ -296,7 +317,7 @@ impl Proxy {
         if method == Method::Invite {
             self.trying(now, server);
         }
-        self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes.borrow());
+        self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes);
         // The PBX has let go as soon as it says so; the caller's BYE frees nothing before it is answered.
         if method == Method::Bye && call.is_some() && !from_caller {
             self.dialog_ended(now, key, dialog, EndReason::CalleeBye);
@@ -321,30 +342,27 @@ impl Proxy {
     }
 
     /// §16.4, §16.6 steps 6 and 7 for a request that has its route in itself.
-    fn dialog_route(
+    fn dialog_route<'a>(
         &self,
         router: &Router,
-        incoming: &Incoming<'_>,
+        incoming: &Incoming<'a>,
         call: Option<(Key, bool, u32)>,
-    ) -> Option<(OwnedChanges, SocketAddr, ListenerId)> {
+    ) -> Option<(Changes<'a>, SocketAddr, ListenerId)> {
         let Incoming { message, path, .. } = incoming;
-        let mut changes = OwnedChanges { popped: path.popped, last_popped: path.strict, ..OwnedChanges::default() };
-        let uri_of = |span: Span| NameAddr::parse(message.slice(span)).map(|address| address.uri_bytes().to_vec());
+        let mut changes = Changes { routes_popped: path.popped, last_route_popped: path.strict, ..Changes::default() };
+        let uri_of = |span: Span| NameAddr::parse(message.slice(span)).map(|address| address.uri_bytes());
         if let Some(span) = path.request_uri {
             changes.request_uri = Some(uri_of(span)?);
         }
         let next = path.next.and_then(uri_of);
-        let hop = match &next {
-            Some(next) => next.clone(),
-            None => changes.request_uri.clone().unwrap_or_else(|| message.request_uri().to_vec()),
-        };
-        let uri = Uri::parse(&hop)?;
+        let former = changes.request_uri.unwrap_or_else(|| message.request_uri());
+        let hop = next.unwrap_or(former);
+        let uri = Uri::parse(hop)?;
         if next.is_some() && uri.parameter("lr").is_none() {
             // §16.6 step 6: a strict router gets itself as Request-URI and the former one at the end.
-            let former = changes.request_uri.take().unwrap_or_else(|| message.request_uri().to_vec());
-            changes.appended = [b"Route: <", &former[..], b">\r\n"].concat();
-            changes.request_uri = Some(hop.clone());
-            changes.popped += 1;
+            changes.route_appended = Some(former);
+            changes.request_uri = Some(hop);
+            changes.routes_popped += 1;
         }
         let peer = call.and_then(|(key, from_caller, _)| {
             let call = self.calls.get(key)?;
@@ -376,8 +394,8 @@ impl Proxy {
         };
         let router = Arc::clone(&self.router);
         let path = self.path(&router, message, &uri);
-        let incoming = Incoming { message, found, method: Method::Ack, origin: (source, listener), uri, path };
-        let call = self.call_of(&incoming.path, found);
+        let incoming = self.incoming(message, found, (Method::Ack, fingerprint), (source, listener), uri, path);
+        let call = self.call_of(&incoming);
         match self.dialog_route(&router, &incoming, call) {
             // Without a call, only along a route of ours and for those we know: an ACK is never a way through us.
             Some((_, destination, _))
@@ -386,7 +404,7 @@ impl Proxy {
                 self.counters.drop(Drop::StrayAck);
             }
             Some((changes, destination, listener_out)) => {
-                self.send_ack(&router, message, found, source, listener, destination, listener_out, &changes.borrow());
+                self.send_ack(&router, message, found, source, listener, destination, listener_out, &changes);
             }
             None => self.counters.drop(Drop::Unresolved),
         }
@@ -552,13 +570,12 @@ impl Proxy {
         let cookie = (!key.is_none()).then(|| Cookie::new(&self.secret, key));
         let mut changes = changes;
         changes.record_route = method.is_dialog_forming().then_some(cookie);
-        self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes.borrow());
+        self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes);
         self.call_goes_to(key, destination, listener_out);
     }
 
     pub(super) fn open(&mut self, incoming: &Incoming<'_>, role: Role, call: Key, dialog: u32) -> Key {
-        let Incoming { message, found, method, origin: (source, listener), .. } = *incoming;
-        let fingerprint = self.secret.transaction(message, found, method);
+        let Incoming { message, found, method, fingerprint, origin: (source, listener), .. } = *incoming;
         let reply_to = found.via.reply_to(source);
         let context = Context {
             role,
@@ -609,30 +626,6 @@ impl Proxy {
             });
         }
         self.settle(now, server);
-    }
-}
-
-/// [`Changes`] with bytes of its own.
-#[derive(Default)]
-struct OwnedChanges {
-    request_uri: Option<Vec<u8>>,
-    popped: usize,
-    last_popped: bool,
-    appended: Vec<u8>,
-    record_route: Option<Option<Cookie>>,
-}
-
-impl OwnedChanges {
-    fn borrow(&self) -> Changes<'_> {
-        Changes {
-            request_uri: self.request_uri.as_deref(),
-            routes_popped: self.popped,
-            last_route_popped: self.last_popped,
-            record_route: self.record_route,
-            lines: b"",
-            history: b"",
-            route_appended: &self.appended,
-        }
     }
 }
 

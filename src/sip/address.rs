@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::uri::parameter;
-use super::{Method, Uri, decimal, is_space, list_end, trim};
+use super::{Method, Uri, decimal, is_space, is_token, list_end, trim};
 
 /// A view of the first value of a header with the grammar `name-addr / addr-spec *(;param)`.
 #[derive(Clone, Debug)]
@@ -64,6 +64,14 @@ impl<'a> NameAddr<'a> {
 
     /// The tag, when there is one.
     pub fn tag(&self) -> Option<&'a [u8]> {
+        let parameters = &self.text[self.parameters.clone()];
+        // As nearly all write it: the tag alone, or first, and a token.
+        if let Some(rest) = parameters.strip_prefix(b";tag=") {
+            let end = rest.iter().position(|octet| !is_token(*octet)).unwrap_or(rest.len());
+            if end > 0 && rest.get(end).is_none_or(|octet| *octet == b';') {
+                return Some(&rest[..end]);
+            }
+        }
         self.parameter("tag").filter(|tag| !tag.is_empty())
     }
 

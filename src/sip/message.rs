@@ -169,16 +169,15 @@ impl<'a> Message<'a> {
                 }
             }
             at = end + 1;
-            let mut name_end = start;
-            while is_token(text[name_end]) {
-                name_end += 1;
-            }
+            let line = &text[start..=end];
+            // The line end stops both.
+            let length = line.iter().position(|octet| !is_token(*octet)).unwrap_or_default();
+            let name_end = start + length;
             let mut colon = name_end;
             while matches!(text[colon], b' ' | b'\t') {
                 colon += 1;
             }
-            // The line end stops both loops.
-            if name_end == start || text[colon] != b':' {
+            if length == 0 || text[colon] != b':' {
                 self.note(Fault::HeaderLine);
                 continue;
             }

@@ -103,6 +103,7 @@ pub struct Uri<'a> {
     pub scheme: Scheme,
     user: Range<usize>,
     host: Range<usize>,
+    parsed_host: Option<Host<'a>>,
     /// The port, when written.
     pub port: Option<u16>,
     host_port_end: usize,
@@ -129,22 +130,24 @@ impl<'a> Uri<'a> {
         };
         let rest = colon + 1;
         let end = text.len();
-        let uri = |user, host, port, host_port_end, parameters, headers| Self {
+        let uri = |user, host, parsed_host, port, host_port_end, parameters, headers| Self {
             text,
             scheme,
             user,
             host,
+            parsed_host,
             port,
             host_port_end,
             parameters,
             headers,
         };
         match scheme {
-            Scheme::Other => Some(uri(rest..rest, rest..rest, None, rest, end..end, end..end)),
+            Scheme::Other => Some(uri(rest..rest, rest..rest, None, None, rest, end..end, end..end)),
             Scheme::Tel => {
                 let semicolon = memchr(b';', &text[rest..]).map_or(end, |at| rest + at);
-                (semicolon > rest)
-                    .then(|| uri(rest..semicolon, semicolon..semicolon, None, semicolon, semicolon..end, end..end))
+                (semicolon > rest).then(|| {
+                    uri(rest..semicolon, semicolon..semicolon, None, None, semicolon, semicolon..end, end..end)
+                })
             }
             Scheme::Sip | Scheme::Sips => {
                 let (user, host_start) = match memchr(b'@', &text[rest..]) {
@@ -162,7 +165,7 @@ impl<'a> Uri<'a> {
                         host_end += 1;
                     }
                 }
-                Host::parse(&text[host_start..host_end])?;
+                let host = Host::parse(&text[host_start..host_end])?;
                 let mut at = host_end;
                 let mut port = None;
                 if text.get(at) == Some(&b':') {
@@ -178,7 +181,8 @@ impl<'a> Uri<'a> {
                     return None;
                 }
                 let question = memchr(b'?', &text[at..]).map_or(end, |found| at + found);
-                Some(uri(user, host_start..host_end, port, host_port_end, at..question, question..end))
+                let parameters = at..question;
+                Some(uri(user, host_start..host_end, Some(host), port, host_port_end, parameters, question..end))
             }
         }
     }
@@ -227,7 +231,7 @@ impl<'a> Uri<'a> {
 
     /// The host; `None` for `tel:` and unknown schemes.
     pub fn host(&self) -> Option<Host<'a>> {
-        Host::parse(&self.text[self.host.clone()])
+        self.parsed_host
     }
 
     /// The host as written, with brackets.

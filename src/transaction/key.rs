@@ -4,9 +4,9 @@
 //! ours to trust. Responses: our own branch names the client transaction outright ([`Branch`]), so no header is
 //! hashed and nothing is searched.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hasher;
+use std::net::IpAddr;
 
-use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
 
 use crate::sip::via::MAGIC_COOKIE;
@@ -27,22 +27,62 @@ pub struct Fingerprint {
     pub check: u64,
 }
 
+/// What is hashed: the same octets never give the same hash for two purposes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Domain {
+    /// A transaction by branch and the address in sent-by.
+    Transaction,
+    /// A transaction by branch and the name in sent-by.
+    TransactionOfName,
+    /// A transaction of a peer that writes no branch of RFC 3261.
+    Transaction2543,
+    /// A Call-ID.
+    Call,
+    /// A tag.
+    Tag,
+    /// What decides where a request goes.
+    Loop,
+    /// A [`Cookie`]'s MAC.
+    Cookie,
+    /// A [`Branch`]'s MAC.
+    Branch,
+    /// What an answer must repeat of its request.
+    Identity,
+    /// The branch of an ACK that belongs to no transaction.
+    Ack,
+    /// The To tag of answers made here.
+    LocalTag,
+}
+
 impl Secret {
     /// A secret from random bytes.
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// 64 keyed bits of `value`.
-    pub fn hash(&self, value: &impl Hash) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
-        value.hash(&mut hasher);
-        hasher.finish()
+    /// 64 keyed bits of `parts`. `domain` tells hashes of different things apart.
+    pub fn hash(&self, domain: Domain, number: u32, parts: &[&[u8]]) -> u64 {
+        self.digest(domain, 0, u64::from(number), parts).hash
     }
 
-    fn fingerprint(&self, value: &impl Hash) -> Fingerprint {
+    /// The one place where anything is hashed. Not inlined: the rounds are long, and what a call executes should fit
+    /// into the processor's instruction cache.
+    #[inline(never)]
+    fn digest(&self, domain: Domain, class: u8, number: u64, parts: &[&[u8]]) -> Fingerprint {
+        debug_assert!(parts.len() <= 6, "the head has room for six lengths");
+        let mut head = [0; 24];
+        (head[0], head[1]) = (domain as u8, class);
+        head[4..12].copy_from_slice(&number.to_le_bytes());
+        // Lengths first, so that no octet can move from one part to the next.
+        for (place, part) in head[12..].chunks_exact_mut(2).zip(parts) {
+            place.copy_from_slice(&(part.len() as u16).to_le_bytes());
+        }
         let mut hasher = SipHasher128::new_with_key(&self.0);
-        value.hash(&mut hasher);
+        hasher.write(&head);
+        for part in parts {
+            hasher.write(part);
+        }
         let both = hasher.finish128();
         Fingerprint { hash: both.h1, check: both.h2 }
     }
@@ -52,48 +92,58 @@ impl Secret {
     pub fn transaction(&self, message: &Message<'_>, found: &Essentials<'_>, method: Method) -> Fingerprint {
         let class = if method == Method::Ack { Method::Invite } else { method } as u8;
         // RFC 3261 §17.2.3: the branch counts only when it starts with the magic cookie and says something.
+        let port = u64::from(found.via.port.unwrap_or_default());
         match found.via.branch() {
             Some(branch) if branch.len() > MAGIC_COOKIE.len() && branch.starts_with(MAGIC_COOKIE) => {
                 match found.via.host {
-                    crate::sip::Host::Ip(ip) => self.fingerprint(&(0u8, class, branch, ip, found.via.port)),
-                    crate::sip::Host::Name(name) => self.fingerprint(&(1u8, class, branch, name, found.via.port)),
+                    crate::sip::Host::Ip(IpAddr::V4(ip)) => {
+                        self.digest(Domain::Transaction, class, port, &[branch, &ip.octets()])
+                    }
+                    crate::sip::Host::Ip(IpAddr::V6(ip)) => {
+                        self.digest(Domain::Transaction, class, port, &[branch, &ip.octets()])
+                    }
+                    crate::sip::Host::Name(name) => {
+                        self.digest(Domain::TransactionOfName, class, port, &[branch, name])
+                    }
                 }
             }
             // Request-URI, From tag, Call-ID, CSeq and top Via; the To tag is left out, since an ACK has one
             // where its INVITE had none.
-            branch => self.fingerprint(&(
-                2u8,
+            branch => self.digest(
+                Domain::Transaction2543,
                 class,
-                message.request_uri(),
-                found.from_tag,
-                found.call_id,
-                found.cseq.number,
-                branch,
-                found.via.port,
-            )),
+                port << 32 | u64::from(found.cseq.number),
+                &[message.request_uri(), found.from_tag.unwrap_or_default(), found.call_id, branch.unwrap_or_default()],
+            ),
         }
     }
 
-    /// The fingerprint of a call: Call-ID and the caller's tag.
+    /// The fingerprint of a call: its Call-ID.
     pub fn call(&self, call_id: &[u8]) -> Fingerprint {
-        self.fingerprint(&(3u8, call_id))
+        self.digest(Domain::Call, 0, 0, &[call_id])
     }
 
     /// A tag, shortened to what two dialogs of one Call-ID need to be told apart.
     pub fn tag(&self, tag: &[u8]) -> u32 {
-        (self.hash(&(4u8, tag)) as u32).max(1)
+        (self.hash(Domain::Tag, 0, &[tag]) as u32).max(1)
     }
 
     /// What must be equal for a request seen before to be a loop and not a spiral (RFC 3261 §16.6 step 8, RFC 5393
     /// §4.2): everything that decides where it goes.
     pub fn loop_hash(&self, message: &Message<'_>, found: &Essentials<'_>) -> u32 {
-        let route = message.value(crate::sip::HeaderName::Route);
-        self.hash(&(5u8, message.request_uri(), route, found.call_id, found.from_tag, found.to_tag, found.cseq.number))
-            as u32
+        let parts = [
+            message.request_uri(),
+            message.value(crate::sip::HeaderName::Route).unwrap_or_default(),
+            found.call_id,
+            found.from_tag.unwrap_or_default(),
+            found.to_tag.unwrap_or_default(),
+        ];
+        self.hash(Domain::Loop, found.cseq.number, &parts) as u32
     }
 
-    fn mac(&self, domain: u8, key: Key, extra: u32) -> u64 {
-        self.hash(&(domain, key, extra))
+    fn mac(&self, domain: Domain, key: Key, extra: u32) -> u64 {
+        let key = u64::from(key.generation) << 32 | u64::from(key.index);
+        self.digest(domain, 0, key, &[&extra.to_le_bytes()]).hash
     }
 }
 
@@ -133,7 +183,7 @@ impl Cookie {
         let mut text = [0; COOKIE_LEN];
         put_hex(&mut text[..8], u64::from(call.index));
         put_hex(&mut text[8..16], u64::from(call.generation));
-        put_hex(&mut text[16..], secret.mac(6, call, 0));
+        put_hex(&mut text[16..], secret.mac(Domain::Cookie, call, 0));
         Self(text)
     }
 
@@ -143,7 +193,7 @@ impl Cookie {
             return None;
         }
         let call = Key { index: take_hex(&text[..8])? as u32, generation: take_hex(&text[8..16])? as u32 };
-        (take_hex(&text[16..])? == secret.mac(6, call, 0)).then_some(call)
+        (take_hex(&text[16..])? == secret.mac(Domain::Cookie, call, 0)).then_some(call)
     }
 
     /// As it is written.
@@ -170,7 +220,7 @@ impl Branch {
         put_hex(&mut text[start..start + 8], u64::from(self.client.index));
         put_hex(&mut text[start + 8..start + 16], u64::from(self.client.generation));
         put_hex(&mut text[start + 16..start + 24], u64::from(self.loop_hash));
-        put_hex(&mut text[start + 24..], secret.mac(7, self.client, self.loop_hash));
+        put_hex(&mut text[start + 24..], secret.mac(Domain::Branch, self.client, self.loop_hash));
         text
     }
 
@@ -185,7 +235,8 @@ impl Branch {
             generation: take_hex(&text[start + 8..start + 16])? as u32,
         };
         let loop_hash = take_hex(&text[start + 16..start + 24])? as u32;
-        (take_hex(&text[start + 24..])? == secret.mac(7, client, loop_hash)).then_some(Self { client, loop_hash })
+        (take_hex(&text[start + 24..])? == secret.mac(Domain::Branch, client, loop_hash))
+            .then_some(Self { client, loop_hash })
     }
 }
 
