@@ -221,7 +221,7 @@ fn read_timers(root: &mut Section, problems: &mut Problems) -> (Lengths, Duratio
 }
 
 fn read_limits(root: &mut Section, problems: &mut Problems) -> Limits {
-    let mut limits = Limits { calls: 1_000_000, transactions: 1_000_000 };
+    let mut limits = Limits { calls: 1_000_000, transactions: 4_000_000 };
     if let Some(mut section) = root.section(problems, "limits") {
         limits.calls = section.number(problems, "calls", 1..=10_000_000).unwrap_or(limits.calls);
         limits.transactions = section.number(problems, "transactions", 1..=10_000_000).unwrap_or(limits.transactions);

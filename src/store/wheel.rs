@@ -9,12 +9,17 @@ use crate::time::Instant;
 /// The wheel's step, in milliseconds: 1/50 of T1, RFC 3261 §17.1.1.1.
 pub const TICK_MS: u64 = 10;
 
-const LEVELS: usize = 5;
+/// Slots of the first level: it reaches 41 s, so that every transaction timer is linked once and never moved.
+const FINE: usize = 4096;
+const FINE_BITS: u32 = FINE.trailing_zeros();
+/// Levels above it, and their slots.
+const LEVELS: usize = 3;
 const SLOTS: usize = 64;
-/// The list of timers that are due, behind the slots.
-const DUE: usize = LEVELS * SLOTS;
-/// Longer timers are held back to this and armed again by nobody: 64^5 ticks are 124 days.
-const FARTHEST: u64 = (1 << (6 * LEVELS)) - 1;
+/// Timers moved a level down in one go. A million calls that began together must not stop the loop when their timers
+/// come nearer.
+const MOVES: usize = 256;
+/// Longer timers are held back to this, 122 days: a slot less than the wheel reaches, so that none meets the present one.
+const FARTHEST: u64 = (SLOTS as u64 - 1) << (FINE_BITS + 6 * (LEVELS as u32 - 1));
 
 /// Names an armed timer. The default names none.
 pub type Timer = Key;
@@ -30,18 +35,28 @@ struct Node<T> {
 /// The wheel. `T` says whose timer it is.
 pub struct Wheel<T> {
     nodes: Slab<Node<T>>,
+    /// The lists' first timers: those of the fine slots, then those of the levels above.
     heads: Box<[Key]>,
-    occupied: [u64; LEVELS],
+    /// One bit a fine slot, and one bit a word of them.
+    fine: [u64; FINE / 64],
+    fine_words: u64,
+    /// One bit a slot of the levels above.
+    coarse: [u64; LEVELS],
     elapsed: u64,
+    /// The list whose timers are being moved down; 0 for none, since list 0 is a fine slot.
+    moving: usize,
 }
 
 impl<T: Copy> Default for Wheel<T> {
     fn default() -> Self {
         Self {
             nodes: Slab::default(),
-            heads: vec![Key::NONE; DUE + 1].into_boxed_slice(),
-            occupied: [0; LEVELS],
+            heads: vec![Key::NONE; FINE + LEVELS * SLOTS].into_boxed_slice(),
+            fine: [0; FINE / 64],
+            fine_words: 0,
+            coarse: [0; LEVELS],
             elapsed: 0,
+            moving: 0,
         }
     }
 }
@@ -77,25 +92,29 @@ impl<T: Copy> Wheel<T> {
     ///
     /// Never later than the next timer; it may be earlier, when timers move a level down.
     pub fn next_at(&self) -> Option<Instant> {
-        if !self.heads[DUE].is_none() {
+        if self.moving != 0 {
             return Some(Instant::from_micros(self.elapsed * TICK_MS * 1000));
         }
-        self.next_slot().map(|(_, _, tick)| Instant::from_micros(tick * TICK_MS * 1000))
+        self.next_list().map(|(_, tick)| Instant::from_micros(tick * TICK_MS * 1000))
     }
 
-    /// The next timer that is due at `now`, taken off the wheel.
+    /// The next timer that is due at `now`, taken off the wheel. `None` also while timers move down: they are moved in
+    /// batches, so that other work gets its turn between them.
     pub fn pop_due(&mut self, now: Instant) -> Option<T> {
         let tick_now = now.as_micros() / (TICK_MS * 1000);
         loop {
-            let due = self.heads[DUE];
-            if !due.is_none() {
-                self.unlink(due);
-                return self.nodes.remove(due).map(|node| node.payload);
+            if self.moving != 0 && !self.move_down() {
+                return None;
             }
-            match self.next_slot() {
-                Some((level, slot, tick)) if tick <= tick_now => {
+            match self.next_list() {
+                Some((list, tick)) if tick <= tick_now => {
                     self.elapsed = tick;
-                    self.spill(level * SLOTS + slot);
+                    if list < FINE {
+                        let due = self.heads[list];
+                        self.unlink(due);
+                        return self.nodes.remove(due).map(|node| node.payload);
+                    }
+                    self.moving = list;
                 }
                 Some(_) | None => {
                     self.elapsed = self.elapsed.max(tick_now);
@@ -105,37 +124,59 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Moves every timer of a slot to where it now belongs: the due list, or a lower level.
-    fn spill(&mut self, list: usize) {
-        while let Some(key) = Some(self.heads[list]).filter(|key| !key.is_none()) {
+    /// Moves a batch of a coarse slot's timers to where they now belong. Says whether all are moved.
+    fn move_down(&mut self) -> bool {
+        for _ in 0..MOVES {
+            let key = self.heads[self.moving];
+            if key.is_none() {
+                self.moving = 0;
+                return true;
+            }
             self.unlink(key);
             let when = self.nodes.get(key).expect("linked nodes exist").when;
-            if when <= self.elapsed { self.push(key, DUE) } else { self.link(key, when) }
+            self.link(key, when);
         }
+        false
     }
 
-    /// The lowest occupied level's next slot holds the earliest timers.
-    fn next_slot(&self) -> Option<(usize, usize, u64)> {
-        (0..LEVELS).find(|level| self.occupied[*level] != 0).map(|level| {
-            let shift = 6 * level as u32;
+    /// The list with the earliest timers, and its tick: the lowest level that has any, and its next slot.
+    fn next_list(&self) -> Option<(usize, u64)> {
+        if self.fine_words != 0 {
+            // No fine slot behind the present one is ever occupied: such a timer would be a level higher.
+            let at = self.elapsed as usize % FINE;
+            let here = self.fine[at / 64] & (u64::MAX << (at % 64));
+            let word = if here != 0 {
+                at / 64
+            } else {
+                (self.fine_words & (u64::MAX << (at / 64)) & !(1 << (at / 64))).trailing_zeros() as usize
+            };
+            let bits = if here != 0 { here } else { self.fine[word] };
+            let slot = word * 64 + bits.trailing_zeros() as usize;
+            return Some((slot, self.elapsed - at as u64 + slot as u64));
+        }
+        (0..LEVELS).find(|level| self.coarse[*level] != 0).map(|level| {
+            let shift = FINE_BITS + 6 * level as u32;
             let at = (self.elapsed >> shift) as usize % SLOTS;
-            let ahead = self.occupied[level].rotate_right(at as u32).trailing_zeros() as usize;
+            let ahead = self.coarse[level].rotate_right(at as u32).trailing_zeros() as usize;
             let slot = (at + ahead) % SLOTS;
             let start = self.elapsed >> (shift + 6) << (shift + 6);
             let mut tick = start + ((slot as u64) << shift);
             if slot < at {
                 tick += (SLOTS as u64) << shift;
             }
-            (level, slot, tick.max(self.elapsed))
+            (FINE + level * SLOTS + slot, tick.max(self.elapsed))
         })
     }
 
-    /// The level is that of the highest six-bit digit in which `when` differs from the present tick.
+    /// The level is that of the highest digit in which `when` differs from the present tick.
     fn link(&mut self, key: Key, when: u64) {
-        let differs = (self.elapsed ^ when) | (SLOTS as u64 - 1);
-        let level = ((63 - differs.leading_zeros() as usize) / 6).min(LEVELS - 1);
-        let slot = (when >> (6 * level)) as usize % SLOTS;
-        self.push(key, level * SLOTS + slot);
+        let differs = self.elapsed ^ when;
+        if differs < FINE as u64 {
+            return self.push(key, when as usize % FINE);
+        }
+        let level = ((63 - differs.leading_zeros() - FINE_BITS) as usize / 6).min(LEVELS - 1);
+        let slot = (when >> (FINE_BITS + 6 * level as u32)) as usize % SLOTS;
+        self.push(key, FINE + level * SLOTS + slot);
     }
 
     fn push(&mut self, key: Key, list: usize) {
@@ -145,8 +186,12 @@ impl<T: Copy> Wheel<T> {
             let node = self.nodes.get_mut(key).expect("the caller just found it");
             (node.list, node.previous, node.next) = (list as u16, key, key);
             self.heads[list] = key;
-            if list < DUE {
-                self.occupied[list / SLOTS] |= 1 << (list % SLOTS);
+            match list.checked_sub(FINE) {
+                None => {
+                    self.fine[list / 64] |= 1 << (list % 64);
+                    self.fine_words |= 1 << (list / 64);
+                }
+                Some(coarse) => self.coarse[coarse / SLOTS] |= 1 << (coarse % SLOTS),
             }
         } else {
             let last = self.nodes.get(head).expect("heads name armed timers").previous;
@@ -162,8 +207,14 @@ impl<T: Copy> Wheel<T> {
         let (list, previous, next) = (node.list as usize, node.previous, node.next);
         if next == key {
             self.heads[list] = Key::NONE;
-            if list < DUE {
-                self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
+            match list.checked_sub(FINE) {
+                None => {
+                    self.fine[list / 64] &= !(1 << (list % 64));
+                    if self.fine[list / 64] == 0 {
+                        self.fine_words &= !(1 << (list / 64));
+                    }
+                }
+                Some(coarse) => self.coarse[coarse / SLOTS] &= !(1 << (coarse % SLOTS)),
             }
             return;
         }
@@ -207,6 +258,38 @@ mod tests {
         wheel.stop(timer);
         assert_eq!(wheel.pop_due(at(600)), Some('b'));
         assert_eq!(wheel.pop_due(at(600)), None);
+    }
+
+    #[test]
+    fn the_longest_timer_fires_when_it_is_due_from_wherever_it_starts() {
+        for start in [0, 1, 40_959, 40_960, 2_621_440_123] {
+            let mut wheel = Wheel::default();
+            assert_eq!(wheel.pop_due(at(start)), None);
+            wheel.arm(at(u64::MAX / 1_000_000), ());
+            let due = (start / TICK_MS + FARTHEST) * TICK_MS;
+            assert_eq!(wheel.pop_due(at(due - TICK_MS)), None);
+            assert_eq!(wheel.pop_due(at(due)), Some(()));
+        }
+    }
+
+    #[test]
+    fn a_million_timers_that_come_nearer_are_moved_in_batches() {
+        let mut wheel = Wheel::default();
+        for number in 0..1_000u32 {
+            wheel.arm(at(3_600_000), number);
+        }
+        let mut looks = 0;
+        while wheel.pop_due(at(3_590_000)).is_none() && wheel.moving != 0 {
+            assert_eq!(
+                wheel.next_at(),
+                Some(Instant::from_micros(wheel.elapsed * TICK_MS * 1000)),
+                "come again at once"
+            );
+            looks += 1;
+        }
+        assert!(looks >= 1_000 / MOVES, "{looks}");
+        let fired: Vec<u32> = std::iter::from_fn(|| wheel.pop_due(at(3_600_000))).collect();
+        assert_eq!(fired, (0..1_000).collect::<Vec<_>>());
     }
 
     proptest! {
