@@ -31,6 +31,8 @@ pub enum Drop {
     NoNextVia,
     /// An ACK for no transaction and no dialog we know.
     StrayAck,
+    /// An ACK for a refusal that was given and forgotten.
+    OwnAck,
     /// From an address that belongs to no trunk, and `unknown_source = "drop"`.
     UnknownSource,
     /// No room for one more transaction.
@@ -43,7 +45,7 @@ pub enum Drop {
 
 impl Drop {
     /// Labels of all reasons.
-    pub const LABELS: [&'static str; 24] = [
+    pub const LABELS: [&'static str; 25] = [
         "not_sip",
         "too_large",
         "too_many_headers",
@@ -68,6 +70,7 @@ impl Drop {
         "transactions_full",
         "unresolved",
         "send_failed",
+        "own_ack",
     ];
 
     const fn position(self) -> usize {
@@ -98,6 +101,7 @@ impl Drop {
             Self::TransactionsFull => 21,
             Self::Unresolved => 22,
             Self::SendFailed => 23,
+            Self::OwnAck => 24,
         }
     }
 

@@ -36,6 +36,10 @@ pub enum EventKind {
     PoolExhausted,
     /// A pool that was near full or exhausted has room again.
     PoolRecovered,
+    /// The node has more work than time and refuses some new calls.
+    Overload,
+    /// No call was refused for overload for a second.
+    OverloadOver,
     /// A new configuration is in force.
     ConfigReloaded,
     /// A new configuration was refused; the old one stays in force.
@@ -44,8 +48,15 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::PoolNearFull, Self::PoolExhausted, Self::PoolRecovered, Self::ConfigReloaded, Self::ConfigRefused];
+    pub const ALL: [Self; 7] = [
+        Self::PoolNearFull,
+        Self::PoolExhausted,
+        Self::PoolRecovered,
+        Self::Overload,
+        Self::OverloadOver,
+        Self::ConfigReloaded,
+        Self::ConfigRefused,
+    ];
 
     /// The stable name.
     pub const fn label(self) -> &'static str {
@@ -53,6 +64,8 @@ impl EventKind {
             Self::PoolNearFull => "pool_near_full",
             Self::PoolExhausted => "pool_exhausted",
             Self::PoolRecovered => "pool_recovered",
+            Self::Overload => "overload",
+            Self::OverloadOver => "overload_over",
             Self::ConfigReloaded => "config_reloaded",
             Self::ConfigRefused => "config_refused",
         }
@@ -62,8 +75,8 @@ impl EventKind {
     pub const fn severity(self) -> Severity {
         match self {
             Self::PoolNearFull => Severity::Warning,
-            Self::PoolExhausted | Self::ConfigRefused => Severity::Critical,
-            Self::PoolRecovered | Self::ConfigReloaded => Severity::Info,
+            Self::PoolExhausted | Self::Overload | Self::ConfigRefused => Severity::Critical,
+            Self::PoolRecovered | Self::OverloadOver | Self::ConfigReloaded => Severity::Info,
         }
     }
 
@@ -75,6 +88,8 @@ impl EventKind {
             Self::PoolRecovered => {
                 "channels in use fell below recovered_percent; says how many calls were refused meanwhile"
             }
+            Self::Overload => "the node has more work than time: some new calls get 503, calls in progress go on",
+            Self::OverloadOver => "no call was refused for overload for a second; says how many were",
             Self::ConfigReloaded => "a new configuration is in force; calls in progress went on",
             Self::ConfigRefused => "a new configuration has problems; the old one stays in force",
         }
@@ -109,6 +124,13 @@ impl fmt::Display for Event {
             EventKind::PoolRecovered => write!(
                 f,
                 "pool {subject}: {in_use} of {capacity} channels in use again after {}.{} s; {refused} calls refused meanwhile",
+                lasted_ms / 1000,
+                lasted_ms % 1000 / 100,
+            ),
+            EventKind::Overload => write!(f, "{subject}: more calls than it can serve; some new ones get 503"),
+            EventKind::OverloadOver => write!(
+                f,
+                "{subject}: serves every call again after {}.{} s; {refused} calls refused meanwhile",
                 lasted_ms / 1000,
                 lasted_ms % 1000 / 100,
             ),

@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Refusal {
     /// The source address belongs to no trunk.
     UnknownTrunk,
+    /// The node has more work than time.
+    Overload,
     /// The node holds as many calls as it may (`limits.calls`).
     NodeFull,
     /// The trunk has as many calls as it may (`max_calls`).
@@ -24,8 +26,9 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in order of precedence.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::UnknownTrunk,
+        Self::Overload,
         Self::NodeFull,
         Self::TrunkFull,
         Self::UnknownService,
@@ -38,6 +41,7 @@ impl Refusal {
     pub const fn label(self) -> &'static str {
         match self {
             Self::UnknownTrunk => "unknown_trunk",
+            Self::Overload => "overload",
             Self::NodeFull => "node_full",
             Self::TrunkFull => "trunk_full",
             Self::UnknownService => "unknown_service",
@@ -52,7 +56,7 @@ impl Refusal {
     pub const fn status(self) -> u16 {
         match self {
             Self::UnknownTrunk => 403,
-            Self::NodeFull => 503,
+            Self::Overload | Self::NodeFull => 503,
             Self::UnknownService => 404,
             Self::TrunkFull | Self::ServiceFull | Self::PoolFull => 486,
             Self::TargetFailed => 480,
@@ -64,7 +68,7 @@ impl Refusal {
     pub const fn cause(self) -> u8 {
         match self {
             Self::UnknownTrunk => 21,
-            Self::NodeFull => 42,
+            Self::Overload | Self::NodeFull => 42,
             Self::UnknownService => 1,
             Self::TrunkFull | Self::ServiceFull | Self::PoolFull => 34,
             Self::TargetFailed => 27,
@@ -81,6 +85,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownTrunk => "the source address belongs to no trunk",
+            Self::Overload => "the node has more work than time",
             Self::NodeFull => "the node holds as many calls as limits.calls allows",
             Self::TrunkFull => "the trunk has as many calls as its max_calls allows",
             Self::UnknownService => "no service has the called number",

@@ -7,6 +7,7 @@
 //! Any number of inputs may go in before outputs are taken. Nothing waits in here, nothing reads a clock, and the same
 //! secret, times and bytes give the same outputs.
 
+mod brake;
 mod call;
 mod forward;
 mod io;
@@ -33,6 +34,7 @@ use crate::time::Instant;
 use crate::transaction::key::{Fingerprint, Secret};
 use crate::transaction::timer::{Lengths, Timer};
 use crate::transaction::{self, Due, Outcome, Transactions};
+use brake::Brake;
 use call::Call;
 
 /// What a request means to us.
@@ -128,6 +130,7 @@ pub struct Proxy {
     /// A Request-URI in the making; kept so that its memory is.
     scratch: Vec<u8>,
     counters: Counters,
+    brake: Brake,
 }
 
 /// How full the tables of a shard are.
@@ -173,6 +176,7 @@ impl Proxy {
             events: Vec::new(),
             scratch: Vec::new(),
             counters: Counters::default(),
+            brake: Brake::default(),
         }
     }
 
@@ -262,9 +266,10 @@ impl Proxy {
         self.counters.drop(Drop::SendFailed);
     }
 
-    /// The shell went through one round, from waking to sleeping.
-    pub fn count_loop(&mut self, took: Duration) {
-        self.counters.round(took);
+    /// The shell went through one round: it woke at `began` and may sleep now.
+    pub fn end_round(&mut self, began: Instant, now: Instant) {
+        self.counters.round(now - began);
+        self.brake.look(began, now, &mut self.events);
     }
 
     /// The counters.

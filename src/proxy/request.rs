@@ -97,6 +97,15 @@ impl Proxy {
             self.transactions.server_event(env!(self, now), key, Event::Request, |_| {});
             return;
         }
+        if method == Method::Invite
+            && found.to_tag.is_none()
+            && self.brake.refuses(fingerprint.hash)
+            && self.router.trunk(source.ip()).is_some()
+        {
+            self.brake.refused(now, &mut self.events);
+            self.refuse_count(Refusal::Overload);
+            return self.reject(message, origin, Refusal::Overload.status(), b"Retry-After: 1\r\n");
+        }
         self.new_request(now, message, &found, (method, fingerprint), origin);
     }
 
@@ -388,6 +397,10 @@ impl Proxy {
             if outcome != Outcome::PassUp {
                 return;
             }
+        }
+        // The ACK of an answer given and forgotten bears the tag that answer was given.
+        if found.to_tag.is_some_and(|tag| tag.len() == 18 && tag == self.local_tag(message).as_bytes()) {
+            return self.counters.drop(Drop::OwnAck);
         }
         let Some(uri) = Uri::parse(message.request_uri()).filter(|_| found.max_forwards != Some(0)) else {
             return self.counters.drop(Drop::StrayAck);

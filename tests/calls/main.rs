@@ -12,5 +12,6 @@ mod counting;
 mod dialogs;
 mod hostile;
 mod overflow;
+mod overload;
 mod peers;
 mod rules;
