@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use sipweir::cli::Cli;
 
-#[expect(clippy::print_stderr, reason = "the one place that reports why the program ends")]
 /// The system's keeps what a peak of calls took for ever.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+#[expect(clippy::print_stderr, reason = "the one place that reports why the program ends")]
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,

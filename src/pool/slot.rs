@@ -49,8 +49,7 @@ impl Slot {
         target: u16,
         since: Instant,
     ) -> Self {
-        let cut = |text: &[u8]| text[..text.len().min(TEXT_MAX)].to_vec();
-        let (call_id, caller, number) = (cut(call_id), cut(caller), cut(number));
+        let [call_id, caller, number] = [call_id, caller, number].map(|text| &text[..text.len().min(TEXT_MAX)]);
         Self {
             call_id_len: call_id.len() as u16,
             caller_len: caller.len() as u16,

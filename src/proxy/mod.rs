@@ -266,10 +266,10 @@ impl Proxy {
         self.counters.drop(Drop::SendFailed);
     }
 
-    /// The shell went through one round: it woke at `began` and may sleep now.
-    pub fn end_round(&mut self, began: Instant, now: Instant) {
+    /// The shell went through one round: it woke at `began`, and left the sockets empty or not.
+    pub fn end_round(&mut self, began: Instant, now: Instant, is_empty: bool) {
         self.counters.round(now - began);
-        self.brake.look(began, now, &mut self.events);
+        self.brake.look((began, now), is_empty, &mut self.events);
     }
 
     /// The counters.

@@ -99,8 +99,8 @@ impl Proxy {
         }
         if method == Method::Invite
             && found.to_tag.is_none()
-            && self.brake.refuses(fingerprint.hash)
             && self.router.trunk(source.ip()).is_some()
+            && self.brake.refuses(fingerprint.hash)
         {
             self.brake.refused(now, &mut self.events);
             self.refuse_count(Refusal::Overload);

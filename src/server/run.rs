@@ -76,7 +76,7 @@ impl Shard {
             proxy.handle_timeout(now);
             drain(node, &mut proxy, &mut self.sockets);
             now = node.now();
-            proxy.end_round(began, now);
+            proxy.end_round(began, now, !self.sockets.has_more());
             if now >= publish_at {
                 publish_at = now + PUBLISH;
                 // When the control side is behind, the next copy brings everything.

@@ -16,7 +16,7 @@ fn rounds(world: &mut World, ms: u64, is_busy: bool) {
         let began = world.now;
         world.run_for(1);
         let began = if is_busy { began } else { world.now };
-        world.proxy.end_round(began, world.now);
+        world.proxy.end_round(began, world.now, !is_busy);
     }
 }
 

@@ -1,0 +1,147 @@
+//! The proxies compared: how each is started, and what the kernel charges it.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::{Outcome, PBX, PROXY};
+
+/// Which proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Sipweir,
+    Kamailio,
+    Relay,
+}
+
+impl Kind {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Sipweir => "sipweir",
+            Self::Kamailio => "Kamailio",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// A proxy that runs, alone on the first core.
+pub(crate) struct Side {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Side {
+    pub(crate) fn start(kind: Kind, sipweir: &Path) -> Outcome<Self> {
+        if is_bound() {
+            return Err(format!("{PROXY} is in use").into());
+        }
+        let folder = std::env::temp_dir().join(format!("sipweir-versus-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0", "nice", "-n", "-20"]);
+        match kind {
+            Kind::Sipweir => {
+                let file = folder.join("sipweir.toml");
+                fs::write(&file, include_str!("sipweir.toml").replace("@DIR@", &folder.display().to_string()))?;
+                command.arg(sipweir).arg("run").arg("--config").arg(file);
+            }
+            Kind::Kamailio => {
+                let file = folder.join("kamailio.cfg");
+                fs::write(&file, include_str!("kamailio.cfg"))?;
+                // Debian's default allocator costs it twice the CPU.
+                command.args(["kamailio", "-DD", "-m", "4096", "-M", "32", "-x", "fm", "-X", "fm", "-f"]).arg(file);
+                command.arg("-Y").arg(&folder).arg("-P").arg(folder.join("pid"));
+            }
+            Kind::Relay => {
+                command.arg(std::env::current_exe()?).arg("relay");
+            }
+        }
+        let log = fs::File::create(folder.join("log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let mut side = Self { child: command.spawn()?, folder };
+        let end = Instant::now() + Duration::from_secs(15);
+        while !is_bound() {
+            if side.child.try_wait()?.is_some() || Instant::now() > end {
+                let log = fs::read_to_string(side.folder.join("log"))?;
+                return Err(format!("{} did not start: {log}", kind.label()).into());
+            }
+            sleep(Duration::from_millis(50));
+        }
+        sleep(Duration::from_secs(1));
+        Ok(side)
+    }
+
+    /// The processes of its group.
+    fn processes(&self) -> Vec<PathBuf> {
+        let group = self.child.id().to_string();
+        let folders = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+        folders
+            .filter(|folder| {
+                let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
+                // After the name in brackets: state, parent, group.
+                stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2)) == Some(&group)
+            })
+            .collect()
+    }
+
+    /// Seconds its threads were on a core.
+    pub(crate) fn cpu(&self) -> f64 {
+        let threads = self.processes().into_iter().flat_map(|folder| fs::read_dir(folder.join("task")));
+        let nanos = threads.flatten().flatten().filter_map(|thread| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<f64>().ok()
+        });
+        nanos.sum::<f64>() / 1e9
+    }
+
+    /// Octets of memory, shared ones counted once.
+    pub(crate) fn memory(&self) -> f64 {
+        let kilobytes = self.processes().into_iter().filter_map(|folder| {
+            let text = fs::read_to_string(folder.join("smaps_rollup")).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            line.split_whitespace().next()?.parse::<f64>().ok()
+        });
+        kilobytes.sum::<f64>() * 1024.0
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.child.id());
+        for signal in ["-TERM", "-KILL"] {
+            // A group that is gone already is what is wanted.
+            drop(Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status());
+            let end = Instant::now() + Duration::from_secs(5);
+            while is_bound() && Instant::now() < end {
+                drop(self.child.try_wait());
+                sleep(Duration::from_millis(20));
+            }
+        }
+        drop(self.child.wait());
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// Whether anybody listens on the proxy's port.
+fn is_bound() -> bool {
+    let port = PROXY.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).unwrap_or_default();
+    let wanted = format!(":{port:04X}");
+    let table = fs::read_to_string("/proc/net/udp").unwrap_or_default();
+    table.lines().any(|line| line.split_whitespace().nth(1).is_some_and(|address| address.ends_with(&wanted)))
+}
+
+/// Seconds all cores were busy, and seconds the hypervisor took.
+pub(crate) fn machine() -> (f64, f64) {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks: Vec<f64> = text.split_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
+    let at = |field: usize| ticks.get(field).copied().unwrap_or(0.0) / 100.0;
+    (at(0) + at(1) + at(2) + at(5) + at(6), at(7))
+}
+
+/// What the configurations must agree on.
+pub(crate) const fn addresses() -> [&'static str; 2] {
+    [PROXY, PBX]
+}
