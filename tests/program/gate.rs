@@ -180,5 +180,5 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 }
 
 pub(crate) fn scenario(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/program/sipp/{name}.xml"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("deploy/sipp/{name}.xml"))
 }

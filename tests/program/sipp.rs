@@ -229,3 +229,19 @@ fn lowering_the_capacity_by_sighup_cuts_no_call() {
     assert!(gate.log().contains("service[0].limit: -3 is no whole number"), "{}", gate.log());
     assert!(calls(&gate, "caller", 1, 1, 10));
 }
+
+#[test]
+fn the_load_recipe_of_the_deploy_folder_says_what_became_of_the_calls() {
+    let gate = Gate::start(2, TO_VOICEMAIL);
+    let ports = [port(), gate.pbx, gate.voicemail].map(|port| port.to_string());
+    let output = Command::new(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/sipp/load"))
+        .args(["-r", "20", "-t", "2", "-d", "300", "-p", &ports[0], "-P", &ports[1], "-O", &ports[2]])
+        .arg(format!("127.0.0.1:{}", gate.sip))
+        .current_dir(&gate.folder.0)
+        .output()
+        .expect("the recipe runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.starts_with("calls 40, good 40, failed 0, sent again 0, seconds "), "{text}");
+    assert!(overflows(&gate, "route") > 0, "two channels are too few for six calls at a time");
+}
