@@ -147,18 +147,77 @@ impl EndReason {
     }
 }
 
-/// Answer delays kept between two copies; more are counted in [`Counters::delays_lost`].
-const DELAYS_MAX: usize = 65_536;
+/// Upper bounds of the rounds' lengths, in microseconds. A round is what a shard does between two sleeps.
+pub const LOOP_BOUNDS: &[u64] = &[50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000];
+/// Upper bounds of the answer delays, in microseconds: a PBX that picks up at once, and people who do not.
+pub const DELAY_BOUNDS: &[u64] = &[
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    20_000_000,
+    40_000_000,
+    60_000_000,
+    120_000_000,
+    180_000_000,
+];
 
-/// Upper bounds of the counts of rounds, in microseconds. A round is what a shard does between two sleeps.
-pub const LOOP_BOUNDS: [u32; 9] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000];
+/// How many durations were at most as long as each bound: plain integers, like every counter here.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    bounds: &'static [u64],
+    /// One count a bound, and one for what is longer.
+    counts: Vec<u64>,
+    sum: u64,
+}
+
+impl Histogram {
+    fn new(bounds: &'static [u64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0 }
+    }
+
+    fn record(&mut self, duration: std::time::Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let at = self.bounds.iter().position(|bound| micros <= *bound).unwrap_or(self.bounds.len());
+        self.counts[at] += 1;
+        self.sum = self.sum.saturating_add(micros);
+    }
+
+    /// Each bound in microseconds, and how many were at most as long.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let mut total = 0;
+        self.bounds.iter().zip(&self.counts).map(move |(bound, count)| {
+            total += count;
+            (*bound, total)
+        })
+    }
+
+    /// How many in all.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Their sum, in microseconds.
+    pub fn sum_micros(&self) -> u64 {
+        self.sum
+    }
+}
 
 /// The counters of one shard.
 #[derive(Clone, Debug)]
 pub struct Counters {
     requests: [[u64; Method::ALL.len()]; 2],
-    /// By direction and method, one count a status.
-    responses: Vec<[u64; STATUSES]>,
+    /// By direction and method, one count a status; empty until there is one, for the whole is copied every second.
+    responses: Vec<Vec<u64>>,
     drops: [u64; Drop::LABELS.len()],
     refusals: [u64; Refusal::ALL.len()],
     ends: [u64; EndReason::ALL.len()],
@@ -167,28 +226,25 @@ pub struct Counters {
     pub retransmissions: u64,
     /// Calls answered.
     pub answered: u64,
-    /// Microseconds from INVITE to 2xx, since the last copy.
-    pub answer_delays_us: Vec<u32>,
-    /// Answer delays that found no room.
-    pub delays_lost: u64,
-    /// Rounds of the shard's loop by how long they took, one count a bound of [`LOOP_BOUNDS`] and one for longer ones.
-    pub loops: [u64; LOOP_BOUNDS.len() + 1],
+    /// From INVITE to the first 2xx.
+    pub answer_delays: Histogram,
+    /// Rounds of the shard's loop.
+    pub loops: Histogram,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         Self {
             requests: [[0; Method::ALL.len()]; 2],
-            responses: vec![[0; STATUSES]; 2 * Method::ALL.len()],
+            responses: vec![Vec::new(); 2 * Method::ALL.len()],
             drops: [0; Drop::LABELS.len()],
             refusals: [0; Refusal::ALL.len()],
             ends: [0; EndReason::ALL.len()],
             overflows: Vec::new(),
             retransmissions: 0,
             answered: 0,
-            answer_delays_us: Vec::new(),
-            delays_lost: 0,
-            loops: [0; LOOP_BOUNDS.len() + 1],
+            answer_delays: Histogram::new(DELAY_BOUNDS),
+            loops: Histogram::new(LOOP_BOUNDS),
         }
     }
 }
@@ -200,6 +256,9 @@ impl Counters {
 
     pub(crate) fn response(&mut self, direction: Direction, method: Method, status: u16) {
         let row = &mut self.responses[direction as usize * Method::ALL.len() + method as usize];
+        if row.is_empty() {
+            row.resize(STATUSES, 0);
+        }
         if let Some(count) = row.get_mut(usize::from(status).wrapping_sub(100)) {
             *count += 1;
         }
@@ -226,17 +285,11 @@ impl Counters {
     }
 
     pub(crate) fn answer_delay(&mut self, delay: std::time::Duration) {
-        if self.answer_delays_us.len() < DELAYS_MAX {
-            self.answer_delays_us.push(u32::try_from(delay.as_micros()).unwrap_or(u32::MAX));
-        } else {
-            self.delays_lost += 1;
-        }
+        self.answer_delays.record(delay);
     }
 
     pub(crate) fn round(&mut self, took: std::time::Duration) {
-        let micros = took.as_micros();
-        let at = LOOP_BOUNDS.iter().position(|bound| micros <= u128::from(*bound)).unwrap_or(LOOP_BOUNDS.len());
-        self.loops[at] += 1;
+        self.loops.record(took);
     }
 
     /// Requests by direction and method.

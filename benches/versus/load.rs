@@ -1,12 +1,13 @@
 //! The load generator: callers and a PBX in one thread, open loop.
 //!
 //! ```text
-//! versus load --rate CALLS/S --seconds S [--hold-ms MS] [--calls N]
+//! versus load --rate CALLS/S --seconds S [--hold-ms MS] [--calls N] [--lane 1]
 //! ```
 //!
 //! A call is INVITE, (100,) 180, 200, ACK, BYE, 200. INVITE, BYE and the unacknowledged 200 are sent again after
 //! 500 ms, doubling. A call counts as completed when one INVITE reached the PBX, its ACK and BYE came with the tags of
-//! both sides, and every answer came back. Prints one line of JSON.
+//! both sides, and every answer came back. Lane 1 has ports and a number of its own, so that two generators can run at a
+//! time. Prints one line of JSON.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -17,7 +18,7 @@ use memchr::memmem;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::{CALLER, Outcome, PBX, PROXY};
+use crate::{Outcome, PROXY, lane};
 
 const T1: Duration = Duration::from_millis(500);
 /// A call without an answer for this long has failed.
@@ -58,6 +59,8 @@ struct Load {
     caller: UdpSocket,
     pbx: UdpSocket,
     proxy: SocketAddr,
+    /// Where the caller and the PBX are, and the number called.
+    addresses: [String; 3],
     pbx_peer: Option<SocketAddr>,
     run: u32,
     calls: Vec<Call>,
@@ -83,7 +86,8 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
     let (rate, seconds) = (number("--rate", 1000.0)?, number("--seconds", 5.0)?);
     let total = number("--calls", rate * seconds)? as usize;
     let mut poll = Poll::new()?;
-    let mut load = Load::new(Duration::from_millis(number("--hold-ms", 100.0)? as u64))?;
+    let hold = Duration::from_millis(number("--hold-ms", 100.0)? as u64);
+    let mut load = Load::new(hold, lane(number("--lane", 0.0)? as u16))?;
     poll.registry().register(&mut load.caller, CALLER_TOKEN, Interest::READABLE)?;
     poll.registry().register(&mut load.pbx, Token(1), Interest::READABLE)?;
     let mut events = Events::with_capacity(8);
@@ -112,7 +116,7 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
 }
 
 impl Load {
-    fn new(hold: Duration) -> Outcome<Self> {
+    fn new(hold: Duration, addresses: [String; 3]) -> Outcome<Self> {
         let bind = |address: &str| -> Outcome<UdpSocket> {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
             socket.set_recv_buffer_size(8 << 20)?;
@@ -122,9 +126,10 @@ impl Load {
             Ok(UdpSocket::from_std(socket.into()))
         };
         Ok(Self {
-            caller: bind(CALLER)?,
-            pbx: bind(PBX)?,
+            caller: bind(&addresses[0])?,
+            pbx: bind(&addresses[1])?,
             proxy: PROXY.parse()?,
+            addresses,
             pbx_peer: None,
             run: std::process::id(),
             calls: Vec::new(),
@@ -166,14 +171,14 @@ impl Load {
 
     fn send_invite(&self, at: usize) {
         const BODY: &str = "v=0\r\no=- 3829301 3829301 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=ptime:20\r\n";
-        let run = self.run;
+        let (run, [caller, _, number]) = (self.run, &self.addresses);
         send(
             &self.caller,
             self.proxy,
             &format!(
-                "INVITE sip:100@{PROXY} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKi{run}-{at};rport\r\nMax-Forwards: 70\r\n\
-                 From: \"Caller {at}\" <sip:{at}@{CALLER}>;tag=c{at}\r\nTo: <sip:100@{PROXY}>\r\nCall-ID: {at}-{run}@load\r\nCSeq: 1 INVITE\r\n\
-                 Contact: <sip:caller@{CALLER}>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS\r\nUser-Agent: load\r\n\
+                "INVITE sip:{number}@{PROXY} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bKi{run}-{at};rport\r\nMax-Forwards: 70\r\n\
+                 From: \"Caller {at}\" <sip:{at}@{caller}>;tag=c{at}\r\nTo: <sip:{number}@{PROXY}>\r\nCall-ID: {at}-{run}@load\r\nCSeq: 1 INVITE\r\n\
+                 Contact: <sip:caller@{caller}>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS\r\nUser-Agent: load\r\n\
                  Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{BODY}",
                 BODY.len()
             ),
@@ -181,13 +186,13 @@ impl Load {
     }
 
     fn send_within(&self, at: usize, method: &str, cseq: u32) {
-        let (run, routes) = (self.run, &self.calls[at].routes);
+        let (run, routes, [caller, pbx, number]) = (self.run, &self.calls[at].routes, &self.addresses);
         send(
             &self.caller,
             self.proxy,
             &format!(
-                "{method} sip:pbx@{PBX} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bK{method}{run}-{at};rport\r\n{routes}\
-                 Max-Forwards: 70\r\nFrom: \"Caller {at}\" <sip:{at}@{CALLER}>;tag=c{at}\r\nTo: <sip:100@{PROXY}>;tag=p{at}\r\n\
+                "{method} sip:pbx@{pbx} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK{method}{run}-{at};rport\r\n{routes}\
+                 Max-Forwards: 70\r\nFrom: \"Caller {at}\" <sip:{at}@{caller}>;tag=c{at}\r\nTo: <sip:{number}@{PROXY}>;tag=p{at}\r\n\
                  Call-ID: {at}-{run}@load\r\nCSeq: {cseq} {method}\r\nContent-Length: 0\r\n\r\n"
             ),
         );
@@ -282,11 +287,11 @@ impl Load {
             (status, Stage::Calling) if status >= &b"300"[..] && !is_bye => {
                 call.stage = Stage::Failed;
                 self.refused += 1;
-                let run = self.run;
+                let (run, [caller, _, number]) = (self.run, &self.addresses);
                 let to = header(text, b"\r\nTo: ").map(String::from_utf8_lossy).unwrap_or_default();
                 let ack = format!(
-                    "ACK sip:100@{PROXY} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKi{run}-{at};rport\r\nMax-Forwards: 70\r\n\
-                     From: \"Caller {at}\" <sip:{at}@{CALLER}>;tag=c{at}\r\nTo: {to}\r\nCall-ID: {at}-{run}@load\r\nCSeq: 1 ACK\r\n\
+                    "ACK sip:{number}@{PROXY} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bKi{run}-{at};rport\r\nMax-Forwards: 70\r\n\
+                     From: \"Caller {at}\" <sip:{at}@{caller}>;tag=c{at}\r\nTo: {to}\r\nCall-ID: {at}-{run}@load\r\nCSeq: 1 ACK\r\n\
                      Content-Length: 0\r\n\r\n"
                 );
                 send(&self.caller, self.proxy, &ack);
@@ -307,7 +312,7 @@ impl Load {
                 return;
             }
             for status in ["100 Trying", "180 Ringing", "200 OK"] {
-                let ok = answer(text, status, at);
+                let ok = answer(text, status, at, &self.addresses[1]);
                 drop(self.pbx.send_to(&ok, source));
                 self.calls[at].ok = ok;
             }
@@ -325,7 +330,7 @@ impl Load {
         } else if text.starts_with(b"BYE ") {
             call.byes += 1;
             call.ok = Vec::new();
-            drop(self.pbx.send_to(&answer(text, "200 OK", at), source));
+            drop(self.pbx.send_to(&answer(text, "200 OK", at, &self.addresses[1]), source));
         }
     }
 
@@ -369,7 +374,7 @@ fn routes(text: &[u8]) -> String {
 }
 
 /// The PBX's answer: the fields an answer repeats, its tag, its Contact.
-fn answer(request: &[u8], status: &str, at: usize) -> Vec<u8> {
+fn answer(request: &[u8], status: &str, at: usize, pbx: &str) -> Vec<u8> {
     let mut out = format!("SIP/2.0 {status}\r\n").into_bytes();
     let head = memmem::find(request, b"\r\n\r\n").unwrap_or(request.len());
     for line in request[..head].split(|octet| *octet == b'\n').skip(1) {
@@ -383,6 +388,6 @@ fn answer(request: &[u8], status: &str, at: usize) -> Vec<u8> {
             out.extend_from_slice(b"\r\n");
         }
     }
-    out.extend_from_slice(format!("Contact: <sip:pbx@{PBX}>\r\nContent-Length: 0\r\n\r\n").as_bytes());
+    out.extend_from_slice(format!("Contact: <sip:pbx@{pbx}>\r\nContent-Length: 0\r\n\r\n").as_bytes());
     out
 }

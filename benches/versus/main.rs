@@ -49,4 +49,10 @@ const PROXY: &str = "127.0.0.1:15060";
 const CALLER: &str = "127.0.0.1:15070";
 const PBX: &str = "127.0.0.1:15080";
 
+/// Caller, PBX and called number of a lane.
+fn lane(number: u16) -> [String; 3] {
+    let port = |first: u16| format!("127.0.0.1:{}", first + number);
+    [port(15070), port(15080), (100 + number).to_string()]
+}
+
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -129,6 +129,24 @@ pub(crate) fn memory(kind: Kind, sipweir: &Path, calls: u32) -> Outcome<(f64, f6
     Ok(((held - idle) / f64::from(calls), (side.memory() - idle) / f64::from(calls)))
 }
 
+/// CPU a call at `rate` with so many calls held besides, in so many runs.
+pub(crate) fn beside(sipweir: &Path, held: u32, rate: f64, runs: usize) -> Outcome<Vec<f64>> {
+    let side = warm(Kind::Sipweir, sipweir)?;
+    let ramp = f64::from(held) / 8000.0;
+    let settle = 38.0;
+    let hold = (ramp + settle + 12.0 * runs as f64) * 1000.0;
+    let arguments = words(&format!("--lane 1 --rate 8000 --calls {held} --hold-ms {hold}"));
+    let others = std::thread::spawn(move || load(&arguments).map_err(|error| error.to_string()));
+    // Until their transactions have ended.
+    sleep(Duration::from_secs_f64(ramp + settle));
+    let figures = (0..runs).map(|_| measured(&side, rate, 5.0).map(|run| run.cpu)).collect();
+    let line = others.join().map_err(|_| "the load generator's thread panicked")??;
+    if field(&line, "up_most") < f64::from(held) {
+        return Err(format!("not all calls were up: {line}").into());
+    }
+    figures
+}
+
 /// Offers twice `rate` for 20 s: the goodput, and the calls of the second after that failed.
 pub(crate) fn overload(kind: Kind, sipweir: &Path, rate: f64) -> Outcome<(f64, f64)> {
     let _side = warm(kind, sipweir)?;

@@ -61,6 +61,12 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
         report
             .line(&format!("| {name}: memory a call, {calls} held | {held:.0} octets | {left:.0} left afterwards | |"));
     }
+    let [few, many] = [1_000, 1_000_000].map(|held| measure::beside(&sipweir, held, 2000.0, pairs).map(median));
+    let (few, many) = (few?, many?);
+    report.line(&format!(
+        "| CPU a call at 2000 calls/s, 1,000,000 calls held besides | {many:.0} µs | {few:.0} µs (1,000 held) | {:.2} |",
+        many / few
+    ));
     if let Some(file) = after("--report") {
         std::fs::write(&file, &report.text)?;
         println!("\nwritten to {}", file.display());

@@ -1,7 +1,6 @@
 //! The proxies compared: how each is started, and what the kernel charges it.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -60,7 +59,7 @@ impl Side {
             }
         }
         let log = fs::File::create(folder.join("log"))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut side = Self { child: command.spawn()?, folder };
         let end = Instant::now() + Duration::from_secs(15);
         while !is_bound() {
@@ -74,17 +73,24 @@ impl Side {
         Ok(side)
     }
 
-    /// The processes of its group.
+    /// It and its descendants.
     fn processes(&self) -> Vec<PathBuf> {
-        let group = self.child.id().to_string();
         let folders = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-        folders
-            .filter(|folder| {
-                let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
-                // After the name in brackets: state, parent, group.
-                stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2)) == Some(&group)
+        let parents: Vec<(u32, u32)> = folders
+            .filter_map(|folder| {
+                let stat = fs::read_to_string(folder.join("stat")).ok()?;
+                // After the name in brackets: state, parent.
+                let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+                Some((folder.file_name()?.to_str()?.parse().ok()?, parent))
             })
-            .collect()
+            .collect();
+        let mut ours = vec![self.child.id()];
+        let mut at = 0;
+        while let Some(parent) = ours.get(at).copied() {
+            ours.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(process, _)| *process));
+            at += 1;
+        }
+        ours.into_iter().map(|process| Path::new("/proc").join(process.to_string())).collect()
     }
 
     /// Seconds its threads were on a core.
@@ -110,16 +116,14 @@ impl Side {
 
 impl Drop for Side {
     fn drop(&mut self) {
-        let group = format!("-{}", self.child.id());
-        for signal in ["-TERM", "-KILL"] {
-            // A group that is gone already is what is wanted.
-            drop(Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status());
-            let end = Instant::now() + Duration::from_secs(5);
-            while is_bound() && Instant::now() < end {
-                drop(self.child.try_wait());
-                sleep(Duration::from_millis(20));
-            }
+        // Asked, then made to: one that is gone already is what is wanted.
+        drop(Command::new("kill").arg(self.child.id().to_string()).stderr(Stdio::null()).status());
+        let end = Instant::now() + Duration::from_secs(10);
+        while is_bound() && Instant::now() < end {
+            drop(self.child.try_wait());
+            sleep(Duration::from_millis(20));
         }
+        drop(self.child.kill());
         drop(self.child.wait());
         drop(fs::remove_dir_all(&self.folder));
     }

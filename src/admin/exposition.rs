@@ -2,24 +2,14 @@
 //!
 //! Counters are copied into `metrics` handles when somebody asks; the call path never touches them.
 
-use std::time::Duration;
+use std::fmt::Write as _;
 
-use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder,
-};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::metrics::{Counters, Direction, LOOP_BOUNDS};
+use crate::metrics::{Counters, Direction, Histogram};
 use crate::proxy::Load;
 use crate::server::{Node, Published};
-
-/// Upper bounds of the answer delay's buckets, in seconds: a PBX that picks up at once, and people who do not.
-const DELAY_BUCKETS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 180.0];
-
-fn seconds(micros: u32) -> f64 {
-    f64::from(micros) / 1e6
-}
 
 /// The recorder, and the last copy of the shard's counters.
 pub(super) struct Exposition {
@@ -31,13 +21,7 @@ pub(super) struct Exposition {
 
 impl Exposition {
     pub(super) fn new() -> Self {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full("sipweir_answer_delay_seconds".into()), DELAY_BUCKETS)
-            .expect("the buckets are not empty")
-            .set_buckets_for_metric(Matcher::Full("sipweir_loop_seconds".into()), &LOOP_BOUNDS.map(seconds))
-            .expect("the buckets are not empty")
-            .upkeep_timeout(Duration::from_secs(5))
-            .build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         with_local_recorder(&recorder, describe);
         Self { recorder, handle, counters: Counters::default(), load: Load::default() }
@@ -45,18 +29,6 @@ impl Exposition {
 
     /// A new copy of the shard's counters.
     pub(super) fn take(&mut self, published: Published) {
-        with_local_recorder(&self.recorder, || {
-            let delay = histogram!("sipweir_answer_delay_seconds");
-            for micros in &published.counters.answer_delays_us {
-                delay.record(f64::from(*micros) / 1e6);
-            }
-            // A round is told as the bound it stayed under: counts are exact, the sum is an upper estimate.
-            let rounds = histogram!("sipweir_loop_seconds");
-            for (at, (new, old)) in published.counters.loops.iter().zip(self.counters.loops).enumerate() {
-                let bound = LOOP_BOUNDS.get(at).copied().unwrap_or(2 * LOOP_BOUNDS[LOOP_BOUNDS.len() - 1]);
-                rounds.record_many(seconds(bound), usize::try_from(new - old).unwrap_or(usize::MAX));
-            }
-        });
         (self.counters, self.load) = (published.counters, published.load);
     }
 
@@ -64,7 +36,11 @@ impl Exposition {
     pub(super) fn render(&self, node: &Node) -> String {
         with_local_recorder(&self.recorder, || self.copy(node));
         self.handle.run_upkeep();
-        self.handle.render()
+        let mut text = self.handle.render();
+        let Counters { answer_delays, loops, .. } = &self.counters;
+        write_histogram(&mut text, "sipweir_answer_delay_seconds", "Time from INVITE to the first 2xx", answer_delays);
+        write_histogram(&mut text, "sipweir_loop_seconds", "What the worker does between two sleeps", loops);
+        text
     }
 
     fn copy(&self, node: &Node) {
@@ -119,7 +95,6 @@ impl Exposition {
             counter!("sipweir_drops_total", "reason" => reason).absolute(count);
         }
         counter!("sipweir_retransmissions_total").absolute(self.counters.retransmissions);
-        counter!("sipweir_answer_delays_lost_total").absolute(self.counters.delays_lost);
         gauge!("sipweir_transactions", "side" => "server").set(self.load.servers as f64);
         gauge!("sipweir_transactions", "side" => "client").set(self.load.clients as f64);
         gauge!("sipweir_timers").set(self.load.timers as f64);
@@ -129,6 +104,20 @@ impl Exposition {
         gauge!("sipweir_ready").set(if node.is_ready() { 1 } else { 0 });
         gauge!("sipweir_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
     }
+}
+
+/// A histogram counted elsewhere: the recorder takes single values only, tens of thousands a second here.
+fn write_histogram(text: &mut String, name: &str, help: &str, histogram: &Histogram) {
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    let mut write = || -> std::fmt::Result {
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram")?;
+        for (bound, count) in histogram.buckets() {
+            writeln!(text, "{name}_bucket{{le=\"{}\"}} {count}", seconds(bound))?;
+        }
+        let (count, sum) = (histogram.count(), seconds(histogram.sum_micros()));
+        writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n")
+    };
+    write().expect("a String takes everything");
 }
 
 fn describe() {
@@ -153,13 +142,6 @@ fn describe() {
     describe_counter!("sipweir_responses_total", "Responses received and sent, copies included");
     describe_counter!("sipweir_drops_total", "Datagrams that went no further");
     describe_counter!("sipweir_retransmissions_total", "Copies of requests absorbed or answered from memory");
-    describe_counter!("sipweir_answer_delays_lost_total", "Answer delays that are missing in the histogram");
-    describe_histogram!("sipweir_answer_delay_seconds", Unit::Seconds, "Time from INVITE to the first 2xx");
-    describe_histogram!(
-        "sipweir_loop_seconds",
-        Unit::Seconds,
-        "Time from waking to sleeping again, each round told as its bucket's bound"
-    );
     describe_gauge!("sipweir_transactions", "Transactions alive");
     describe_gauge!("sipweir_timers", "Timers running");
     describe_counter!("sipweir_events_total", "Events raised");

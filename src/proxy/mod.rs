@@ -277,13 +277,6 @@ impl Proxy {
         &self.counters
     }
 
-    /// The counters with the answer delays since the last time, which are taken out.
-    pub fn take_counters(&mut self) -> Counters {
-        let copy = self.counters.clone();
-        self.counters.answer_delays_us.clear();
-        copy
-    }
-
     /// How full the tables are.
     pub fn load(&self) -> Load {
         let (servers, clients) = self.transactions.len();

@@ -81,7 +81,7 @@ impl Shard {
                 publish_at = now + PUBLISH;
                 // When the control side is behind, the next copy brings everything.
                 if let Ok(place) = published.try_reserve() {
-                    place.send(Published { counters: proxy.take_counters(), load: proxy.load() });
+                    place.send(Published { counters: proxy.counters().clone(), load: proxy.load() });
                 }
                 node.slots.shrink();
             }
