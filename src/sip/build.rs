@@ -112,9 +112,11 @@ fn put_header(out: &mut Vec<u8>, name: HeaderName, value: &[u8]) {
 fn put_stamped(out: &mut Vec<u8>, text: &[u8], stamp: &Stamp) {
     let mut at = 0;
     for (range, replacement) in stamp.splices() {
-        out.extend_from_slice(&text[at..range.start]);
+        debug_assert!(range.start >= at, "stamps overlap");
+        let start = range.start.max(at);
+        out.extend_from_slice(&text[at..start]);
         out.extend_from_slice(replacement);
-        at = range.end;
+        at = range.end.max(start);
     }
     out.extend_from_slice(&text[at..]);
 }

@@ -22,15 +22,18 @@ impl<'a> Edit<'a> {
         Self { message, splices: [(0, 0, &[]); SPLICES_MAX], count: 0 }
     }
 
-    /// Puts `text` in the place of `range`. Ranges must not overlap; of two at the same place the later added comes
-    /// later. Returns false, and changes nothing, when there is no room for one more splice.
+    /// Puts `text` in the place of `range`. Ranges must not overlap; of two insertions at the same place the later added
+    /// comes later, and both before what is left out there. Returns false, and changes nothing, when there is no room for one more splice.
     #[must_use]
     pub fn replace(&mut self, range: Range<usize>, text: &'a [u8]) -> bool {
         if self.count == SPLICES_MAX {
             return false;
         }
         let mut at = self.count;
-        while at > 0 && self.splices[at - 1].0 > range.start {
+        let is_behind = |(start, end, _): (usize, usize, &[u8])| {
+            start > range.start || (start == range.start && end > start && range.is_empty())
+        };
+        while at > 0 && is_behind(self.splices[at - 1]) {
             self.splices[at] = self.splices[at - 1];
             at -= 1;
         }
@@ -59,9 +62,11 @@ impl<'a> Edit<'a> {
         let mut at = 0;
         for (start, end, text) in &self.splices[..self.count] {
             debug_assert!(*start >= at, "splices overlap");
-            out.extend_from_slice(&bytes[at..*start]);
+            // Should they ever, a strange message is better than none at all.
+            let start = (*start).max(at);
+            out.extend_from_slice(&bytes[at..start]);
             out.extend_from_slice(text);
-            at = *end;
+            at = (*end).max(start);
         }
         out.extend_from_slice(&bytes[at..]);
     }
@@ -90,6 +95,17 @@ mod tests {
         assert!(edit.replace(x.value.range(), b"one"));
         assert!(edit.insert(message.headers_start(), b"A: 0\r\n"));
         assert_eq!(written(&edit), "OPTIONS sip:a SIP/2.0\r\nA: 0\r\nX: one\r\nContent-Length: 0\r\n\r\n");
+    }
+
+    #[test]
+    fn what_is_put_in_where_something_is_left_out_comes_before_it_whichever_was_added_first() {
+        let message = message();
+        let x = message.headers()[0];
+        let mut edit = Edit::new(&message);
+        assert!(edit.insert(message.headers_start(), b"A: 0\r\n"));
+        assert!(edit.remove(x.line.range()));
+        assert!(edit.insert(message.headers_start(), b"B: 0\r\n"));
+        assert_eq!(written(&edit), "OPTIONS sip:a SIP/2.0\r\nA: 0\r\nB: 0\r\nY: 2\r\nContent-Length: 0\r\n\r\n");
     }
 
     #[test]

@@ -123,12 +123,14 @@ impl<'a> Via<'a> {
     /// `received` when sent-by does not say the source address or `rport` was asked for, and the value of `rport`.
     pub fn stamp(&self, source: SocketAddr) -> Stamp {
         let mut stamp = Stamp::default();
-        let (rport, received) = (self.rport.clone(), self.received.clone());
+        let end = self.trimmed_end();
+        // Blanks before the comma, which is where `received` may be put in, stay.
+        let rport = self.rport.clone().map(|range| range.start..range.end.min(end));
+        let received = self.received.clone();
         if let Some(range) = &rport {
             stamp.push(range.clone(), b";rport=", |text| text.push_number(u32::from(source.port())));
         }
         if rport.is_some() || received.is_some() || !self.is_from(source.ip()) {
-            let end = self.trimmed_end();
             stamp.push(received.unwrap_or(end..end), b";received=", |text| match source.ip().to_canonical() {
                 IpAddr::V4(ip) => text.push_ipv4(ip),
                 IpAddr::V6(ip) => text.push(format_args!("{ip}")),
@@ -243,6 +245,28 @@ mod tests {
         assert_eq!(reply("SIP/2.0/UDP 10.0.0.1:5066;rport;branch=z9hG4bKa"), "198.51.100.7:40000");
         assert_eq!(reply("SIP/2.0/UDP 10.0.0.1:5066;branch=z9hG4bKa"), "198.51.100.7:5066");
         assert_eq!(reply("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKa"), "198.51.100.7:5060");
+    }
+
+    #[test]
+    fn blanks_behind_rport_belong_to_no_splice() {
+        let source = "198.51.100.7:40000".parse().expect("an address");
+        for (text, stamped) in [
+            (
+                "SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx;rport , SIP/2.0/UDP b",
+                ";rport=40000;received=198.51.100.7 , SIP/2.0/UDP b",
+            ),
+            ("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx;rport=5060\r\n ,c", ";rport=40000;received=198.51.100.7\r\n ,c"),
+            ("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx;rport ;received=x ", ";rport=40000;received=198.51.100.7"),
+        ] {
+            let stamp = Via::parse(text.as_bytes()).expect("valid").stamp(source);
+            let (mut out, mut at) = (String::new(), 0);
+            for (range, replacement) in stamp.splices() {
+                out += &text[at..range.start];
+                out += std::str::from_utf8(replacement).expect("text");
+                at = range.end;
+            }
+            assert_eq!(out + &text[at..], format!("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx{stamped}"), "{text}");
+        }
     }
 
     #[test]

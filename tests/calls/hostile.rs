@@ -147,3 +147,29 @@ fn a_copy_that_fails_leaves_the_channel_to_the_one_that_is_up() {
     w.run_for(6_000);
     assert_eq!(w.in_use(), 1, "the copy is up at pbx2: busy {}", w.callees.iter().filter(|l| l.busy).count());
 }
+
+#[test]
+fn blanks_behind_rport_before_the_next_via_stop_nobody() {
+    let odd = raw_invite("", 1).replace(";rport\r\n", ";rport , SIP/2.0/UDP 10.9.9.9;branch=z9hG4bKo\r\n");
+    let mut world = World::new(&config(1, &menu("")));
+    world.raw_unanswered("203.0.113.9:5060", odd.as_bytes());
+    assert!(world.sent.last().unwrap().1.starts_with("SIP/2.0 403"), "an answer of ours: {:?}", world.sent.last());
+    world.raw_unanswered(CALLER, odd.replace("z9hG4bKr", "z9hG4bKr2").as_bytes());
+    let forwarded = &world.sent.iter().find(|(to, _)| *to == at(PBX)).expect("it goes on").1;
+    assert!(forwarded.contains(&format!("Via: SIP/2.0/UDP {CALLER};branch=z9hG4bKr2;rport=5060")), "{forwarded}");
+    assert!(forwarded.contains(" , SIP/2.0/UDP 10.9.9.9;branch=z9hG4bKo\r\n"), "{forwarded}");
+}
+
+#[test]
+fn a_strict_route_as_first_line_of_a_request_within_a_dialog_stops_nobody() {
+    let mut world = World::new(&config(1, &menu("")));
+    let caller = world.answered("100");
+    let bye = world.in_dialog(End::Caller, caller, "BYE");
+    let (start, rest) = bye.split_once("\r\n").expect("a start line");
+    let rest: Vec<&str> = rest.split_inclusive("\r\n").filter(|line| !line.starts_with("Route:")).collect();
+    let odd = format!("{start}\r\nRoute: <sip:{PBX}>\r\n{}", rest.concat());
+    world.raw(CALLER, odd.as_bytes());
+    let sent = world.last_at(PBX, "BYE");
+    assert!(sent.starts_with(&format!("BYE sip:{PBX} SIP/2.0\r\n")), "{sent}");
+    assert!(sent.contains("\r\nRoute: <sip:"), "the former Request-URI goes to the end of the route set: {sent}");
+}

@@ -60,6 +60,22 @@ proptest! {
     }
 
     #[test]
+    fn every_stamp_of_a_via_stays_within_its_value_and_overlaps_no_other(
+        parts in proptest::collection::vec(
+            prop::sample::select(vec![";rport", ";received", ";branch=z", "=5", "=x", " ", "\t", "\r\n ", ",", "\"", ";"]), 0..12)
+    ) {
+        let text = format!("SIP/2.0/UDP h{}", parts.concat());
+        if let Some(via) = Via::parse(text.as_bytes()) {
+            let stamp = via.stamp("192.0.2.1:5060".parse().expect("an address"));
+            let mut at = 0;
+            for (range, _) in stamp.splices() {
+                prop_assert!(range.start >= at && range.end >= range.start && range.end <= via.end(), "{:?} {:?}", text, range);
+                at = range.end;
+            }
+        }
+    }
+
+    #[test]
     fn any_value_is_parsed_within_its_text(bytes in proptest::collection::vec(prop_oneof![Just(b'<'), Just(b'"'), Just(b';'), Just(b','), Just(b'\\'), Just(b'='), Just(b'@'), Just(b':'), Just(b'['), any::<u8>()], 0..60)) {
         if let Some(address) = NameAddr::parse(&bytes) {
             prop_assert!(address.end() <= bytes.len());
