@@ -1,7 +1,8 @@
 //! Wall clock: whole calls without sockets; prints nanoseconds a call. `cargo bench --bench wall`
 //!
 //! `call` plays messages one after another, which is what a saturated proxy does; `cold` sleeps before each, as a proxy
-//! at a moderate rate does, and finds the processor's caches taken by others. For comparing two builds on one machine in
+//! at a moderate rate does, and finds the processor's caches taken by others. `restore` fills the tables of a million
+//! calls, as a start from a journal will. For comparing two builds on one machine in
 //! one go; single figures mean little on a shared one.
 
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a bench reads the clock, sleeps and prints")]
@@ -10,6 +11,9 @@
 mod common;
 
 use std::time::{Duration, Instant};
+
+use sipweir::pool::{ServiceId, Slot, Slots, TrunkId};
+use sipweir::store::{Index, Slab, Wheel};
 
 fn main() {
     let mut bench = common::Bench::new();
@@ -46,4 +50,23 @@ fn main() {
         best[2] = best[2].min(cold.as_nanos() / 100);
     }
     println!("call: {} ns\nparse: {} ns\ncold: {} ns", best[0], best[1], best[2]);
+    println!("restore: {} ms", restore().as_millis());
+}
+
+/// A million calls into the tables a call is kept in.
+fn restore() -> Duration {
+    let (mut calls, mut by_call_id) = (Slab::<[u64; 24]>::default(), Index::default());
+    let (mut wheel, slots) = (Wheel::default(), Slots::default());
+    let begin = Instant::now();
+    for number in 0..1_000_000u64 {
+        let texts = (&b"0001-12ab34cd@198.51.100.7"[..], &b"sip:+4930100001@198.51.100.7"[..], &b"18000"[..]);
+        let slot = Slot::new(texts, (TrunkId(0), Some(ServiceId(0)), None), 0, sipweir::time::Instant::ZERO);
+        let id = slots.enter(slot);
+        let key = calls.insert([id; 24]);
+        by_call_id.insert(number.wrapping_mul(0x9E37_79B9_7F4A_7C15), key);
+        wheel.arm(sipweir::time::Instant::from_micros(43_200_000_000 + number * 100), key);
+    }
+    let took = begin.elapsed();
+    assert_eq!((calls.len(), by_call_id.len(), wheel.len(), slots.len()), (1_000_000, 1_000_000, 1_000_000, 1_000_000));
+    took
 }
