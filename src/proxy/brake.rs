@@ -17,6 +17,10 @@ const WINDOW: Duration = Duration::from_millis(20);
 const PATIENCE: u8 = 5;
 /// How busy the loop may be for the calls let in, in thousandths of the time: what is left empties the sockets.
 const TARGET: u64 = 970;
+/// Less busy than this, and the brake is let go by half at least.
+const IDLE: u64 = 500;
+/// With no more new calls than this in a window, refusing them would win nothing: the load is something else.
+const FEW: u64 = 4;
 /// The whole of the calls.
 const ALL: u32 = 1 << 16;
 /// However great the overload, one call in so many is let in.
@@ -55,15 +59,17 @@ impl Brake {
         let part = (self.busy.as_micros() * 1000 / length.as_micros().max(1)) as u64;
         (self.window_began, self.busy) = (now, Duration::ZERO);
         self.full_windows = if std::mem::take(&mut self.was_empty) { 0 } else { self.full_windows.saturating_add(1) };
-        if self.full_windows >= PATIENCE {
+        let let_in = self.offered - self.turned_away;
+        if self.full_windows >= PATIENCE && let_in > FEW {
             self.pressed += (ALL - LEAST - self.pressed) / 16;
         } else if self.full_windows == 0 && self.pressed > 0 {
             // So many more could have been let in as there was time left; half as many more at most, for the figures of
             // one window are rough.
-            let let_in = self.offered - self.turned_away;
-            let could = (let_in * TARGET / part.max(1)).min(let_in + let_in / 2 + 1);
+            let could = (let_in * TARGET / part.max(1)).min(let_in + let_in / 2).max(1);
             let rest = self.offered.saturating_sub(could);
-            self.pressed = (u64::from(ALL) * rest / self.offered.max(1)).min(u64::from(ALL - LEAST)) as u32;
+            // Of few calls the figures say nothing; half the time left says enough.
+            let most = if part < IDLE { self.pressed / 2 } else { self.pressed };
+            self.pressed = (u64::from(ALL) * rest / self.offered.max(1)).min(u64::from(most)) as u32;
         }
         (self.offered, self.turned_away) = (0, 0);
         if let Some((since, last)) = self.since
@@ -143,6 +149,35 @@ mod tests {
         let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
         assert_eq!(kinds, [EventKind::Overload, EventKind::OverloadOver]);
         assert!(events[1].refused > 40_000 && events[1].lasted_ms > 4_000, "{:?}", events[1]);
+    }
+
+    #[test]
+    fn a_brake_left_pressed_lets_go_of_an_idle_node_whatever_the_few_calls_it_gets() {
+        for per_window in [1, 2, 5] {
+            let (mut brake, mut now, mut events) = (Brake::default(), Instant::ZERO, Vec::new());
+            brake.pressed = ALL / 10;
+            for _ in 0..50 {
+                for _ in 0..per_window {
+                    brake.refuses(0);
+                }
+                now = now + Duration::from_millis(20);
+                brake.look((now, now), true, &mut events);
+                assert!(brake.pressed <= ALL / 10, "{}", brake.pressed);
+            }
+            assert_eq!(brake.pressed, 0, "{per_window}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_other_things_does_not_press_the_brake() {
+        let (mut brake, mut now, mut events) = (Brake::default(), Instant::ZERO, Vec::new());
+        for _ in 0..1_000 {
+            brake.refuses(0);
+            let began = now;
+            now = now + Duration::from_millis(20);
+            brake.look((began, now), false, &mut events);
+        }
+        assert_eq!((brake.pressed, events.len()), (0, 0));
     }
 
     #[test]

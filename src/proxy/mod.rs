@@ -37,6 +37,9 @@ use crate::transaction::{self, Due, Outcome, Transactions};
 use brake::Brake;
 use call::Call;
 
+/// Timers fired in one go; datagrams get their turn between batches.
+const TIMERS: usize = 1024;
+
 /// What a request means to us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
@@ -220,9 +223,10 @@ impl Proxy {
         self.router = Arc::new(Router::new(config, &self.gate));
     }
 
-    /// Fires every timer that is due.
+    /// Fires the timers that are due, up to a batch: [`Proxy::poll_timeout`] says when to come again.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(due) = self.wheel.pop_due(now) {
+        for _ in 0..TIMERS {
+            let Some(due) = self.wheel.pop_due(now) else { return };
             match due {
                 Due::Server(key, timer) => {
                     let env = env!(self, now);

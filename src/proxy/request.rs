@@ -392,14 +392,19 @@ impl Proxy {
     /// The ACK of a 2xx is a request of its own within the dialog; that of any other answer belongs to the transaction.
     fn ack(&mut self, now: Instant, message: &Message<'_>, found: &Essentials<'_>, (source, listener): Origin) {
         let fingerprint = self.secret.transaction(message, found, Method::Ack);
+        // An answer given and forgotten bears a tag made from its request.
+        let is_ours = found.to_tag.is_some_and(|tag| tag.len() == 18 && tag == self.local_tag(message).as_bytes());
         if let Some(key) = self.transactions.find(fingerprint) {
+            // It was for a copy of this INVITE, which was let in afterwards: its caller has given up.
+            if is_ours && self.transactions.server(key).is_some_and(|server| !server.state.is_final()) {
+                return self.give_up(now, key, b"");
+            }
             let outcome = self.transactions.server_event(env!(self, now), key, Event::Ack, |_| {});
             if outcome != Outcome::PassUp {
                 return;
             }
         }
-        // The ACK of an answer given and forgotten bears the tag that answer was given.
-        if found.to_tag.is_some_and(|tag| tag.len() == 18 && tag == self.local_tag(message).as_bytes()) {
+        if is_ours {
             return self.counters.drop(Drop::OwnAck);
         }
         let Some(uri) = Uri::parse(message.request_uri()).filter(|_| found.max_forwards != Some(0)) else {
@@ -436,18 +441,23 @@ impl Proxy {
             return self.reject(message, origin, 481, b"");
         };
         self.reject(message, origin, 200, b"");
-        let Some(server) = self.transactions.server_mut(key) else { return };
-        if server.state.is_final() || std::mem::replace(&mut server.context.cancelled, true) {
-            return;
-        }
-        let client = server.context.client;
         let mut reason = Vec::new();
         for header in message.all(HeaderName::Reason) {
             reason.extend_from_slice(b"Reason: ");
             reason.extend_from_slice(message.slice(header.value));
             reason.extend_from_slice(b"\r\n");
         }
-        self.send_cancel(now, client, &reason);
+        self.give_up(now, key, &reason);
+    }
+
+    /// The caller of an INVITE wants it no more.
+    fn give_up(&mut self, now: Instant, key: Key, reason: &[u8]) {
+        let Some(server) = self.transactions.server_mut(key) else { return };
+        if server.state.is_final() || std::mem::replace(&mut server.context.cancelled, true) {
+            return;
+        }
+        let client = server.context.client;
+        self.send_cancel(now, client, reason);
     }
 
     /// Cancels an attempt: now if a provisional answer came, else as soon as one does (§9.1).

@@ -77,6 +77,7 @@ impl Shard {
             drain(node, &mut proxy, &mut self.sockets);
             now = node.now();
             proxy.end_round(began, now, !self.sockets.has_more());
+            drain(node, &mut proxy, &mut self.sockets);
             if now >= publish_at {
                 publish_at = now + PUBLISH;
                 // When the control side is behind, the next copy brings everything.
