@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A call is INVITE, (100,) 180, 200, ACK, BYE, 200. INVITE, BYE and the unacknowledged 200 are sent again after
-//! 500 ms, doubling. A call counts as completed when one INVITE reached the PBX, its ACK and BYE came with the tags of
+//! 500 ms, doubling. A call counts as completed when its INVITE reached the PBX, its ACK and BYE came with the tags of
 //! both sides, and every answer came back. Lane 1 has ports and a number of its own, so that two generators can run at a
 //! time. Prints one line of JSON.
 
@@ -335,7 +335,9 @@ impl Load {
     }
 
     fn print(&mut self, rate: f64, offered: Duration, in_time: usize) {
-        let good = |call: &Call| call.stage == Stage::Over && call.acks > 0 && call.byes > 0 && call.wrong == 0;
+        let good = |call: &Call| {
+            call.stage == Stage::Over && call.invites > 0 && call.acks > 0 && call.byes > 0 && call.wrong == 0
+        };
         let completed = self.calls.iter().filter(|call| good(call)).count();
         let wrong = self.calls.iter().filter(|call| call.wrong > 0).count();
         self.delays.sort_unstable();

@@ -22,7 +22,12 @@ pub(crate) struct Run {
     pub(crate) copies: f64,
     /// Percent of the machine that somebody else used.
     pub(crate) foreign: f64,
+    /// Percent of its core that the load generator used: near a hundred, it is what was measured.
+    pub(crate) generator: f64,
 }
+
+/// More than this and a limit found may be the load generator's own.
+const GENERATOR_MAX: f64 = 93.0;
 
 fn field(line: &Value, name: &str) -> f64 {
     line.get(name).and_then(Value::as_f64).unwrap_or(0.0)
@@ -60,7 +65,8 @@ fn measured(side: &Side, rate: f64, seconds: f64) -> Outcome<Run> {
     let (began, cpu, (busy, stolen), children) = (Instant::now(), side.cpu(), machine(), generator());
     let line = load(&words(&format!("--rate {rate} --seconds {seconds}")))?;
     let (own, (busy_after, stolen_after)) = (side.cpu() - cpu, machine());
-    let foreign = busy_after - busy - own - (generator() - children) + stolen_after - stolen;
+    let loading = generator() - children;
+    let foreign = busy_after - busy - own - loading + stolen_after - stolen;
     let cores = std::thread::available_parallelism()?.get() as f64;
     Ok(Run {
         cpu: own * 1e6 / field(&line, "completed").max(1.0),
@@ -69,6 +75,7 @@ fn measured(side: &Side, rate: f64, seconds: f64) -> Outcome<Run> {
         failed: field(&line, "failed"),
         copies: field(&line, "copies"),
         foreign: 100.0 * foreign.max(0.0) / began.elapsed().as_secs_f64() / cores,
+        generator: 100.0 * loading / seconds,
     })
 }
 
@@ -79,9 +86,11 @@ fn generator() -> f64 {
     [13, 14].iter().filter_map(|at| fields.get(*at)?.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// The highest rate at which failures and copies stay at or below one in a thousand, to within 4 %.
-pub(crate) fn highest(kind: Kind, sipweir: &Path) -> Outcome<f64> {
-    let is_good = |rate: f64| -> Outcome<bool> {
+/// The highest rate at which failures and copies stay at or below one in a thousand, to within 4 %; and whether it may be
+/// the load generator's limit.
+pub(crate) fn highest(kind: Kind, sipweir: &Path) -> Outcome<(f64, bool)> {
+    let mut is_limited = false;
+    let mut is_good = |rate: f64| -> Outcome<bool> {
         // A step that fails is tried twice: the machine may have been busy.
         for _ in 0..2 {
             let side = warm(kind, sipweir)?;
@@ -89,6 +98,7 @@ pub(crate) fn highest(kind: Kind, sipweir: &Path) -> Outcome<f64> {
             if (run.failed + run.copies) / (rate * 3.0) <= 0.001 {
                 return Ok(true);
             }
+            is_limited |= run.generator > GENERATOR_MAX;
         }
         Ok(false)
     };
@@ -105,7 +115,7 @@ pub(crate) fn highest(kind: Kind, sipweir: &Path) -> Outcome<f64> {
             break;
         }
     }
-    Ok(good)
+    Ok((good, is_limited))
 }
 
 /// Octets a held call, and what is left a minute after they ended, a call.
@@ -122,7 +132,7 @@ pub(crate) fn memory(kind: Kind, sipweir: &Path, calls: u32) -> Outcome<(f64, f6
     sleep(Duration::from_secs_f64(ramp + f64::from(settle) - 4.0));
     let held = side.memory();
     let line = load.join().map_err(|_| "the load generator's thread panicked")??;
-    if field(&line, "up_most") < f64::from(calls) {
+    if field(&line, "up_most") < 0.999 * f64::from(calls) {
         return Err(format!("{}: not all calls were up: {line}", kind.label()).into());
     }
     sleep(Duration::from_secs(40));
@@ -141,16 +151,19 @@ pub(crate) fn beside(sipweir: &Path, held: u32, rate: f64, runs: usize) -> Outco
     sleep(Duration::from_secs_f64(ramp + settle));
     let figures = (0..runs).map(|_| measured(&side, rate, 5.0).map(|run| run.cpu)).collect();
     let line = others.join().map_err(|_| "the load generator's thread panicked")??;
-    if field(&line, "up_most") < f64::from(held) {
+    if field(&line, "up_most") < 0.999 * f64::from(held) {
         return Err(format!("not all calls were up: {line}").into());
     }
     figures
 }
 
-/// Offers twice `rate` for 20 s: the goodput, and the calls of the second after that failed.
-pub(crate) fn overload(kind: Kind, sipweir: &Path, rate: f64) -> Outcome<(f64, f64)> {
+/// Offers twice `rate` for 20 s: the goodput, and the calls of the two seconds after that failed; `None` when the load
+/// generator cannot.
+pub(crate) fn overload(kind: Kind, sipweir: &Path, rate: f64) -> Outcome<Option<(f64, f64)>> {
     let _side = warm(kind, sipweir)?;
+    let children = generator();
     let line = load(&words(&format!("--rate {} --seconds 20", rate * 2.0)))?;
+    let is_limited = 100.0 * (generator() - children) / 20.0 > GENERATOR_MAX;
     let after = load(&words("--rate 500 --seconds 2 --hold-ms 50"))?;
-    Ok((field(&line, "goodput"), field(&after, "failed")))
+    Ok((!is_limited).then(|| (field(&line, "goodput"), field(&after, "failed"))))
 }
