@@ -4,7 +4,7 @@
 //! # The map
 //!
 //! Two halves. The **core** does no I/O and has no clock: time, bytes and a secret go in, work comes out. It builds
-//! alone (`cargo check --no-default-features`), which proves it. The **shell** is tokio, sockets, files and HTTP around
+//! alone (`cargo check --no-default-features`), which proves it. The **shell** is sockets, tokio, files and HTTP around
 //! it, behind the feature `shell`.
 //!
 //! A module may use those above it in this list, never those below.

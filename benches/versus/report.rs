@@ -1,6 +1,6 @@
 //! The whole comparison, as a table and as Markdown.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::Outcome;
@@ -16,76 +16,90 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
         arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1)).map(PathBuf::from)
     };
     let sipweir = after("--sipweir").ok_or("--sipweir must name the binary")?;
-    let mut report = Report::default();
+    let pairs = if is_quick { 3 } else { 7 };
+    let mut report = Report { file: after("--report").map(std::fs::File::create).transpose()?, is_whole: true };
     report.line(&format!(
         "# sipweir side by side with Kamailio and a bare relay\n\nMachine: {}. Proxy on core 0 at {}, callers and PBX on core 1 at {}.\n\
-         {} pairs of runs a line, in turn; a ratio is of one pair. CPU is what the kernel charged to all threads of the \
+         {pairs} pairs of runs a line, in turn; a ratio is of one pair. CPU is what the kernel charged to all threads of the \
          proxy, divided by completed calls.\n",
         machine()?,
         addresses()[0],
         addresses()[1],
-        if is_quick { 3 } else { 7 },
-    ));
-    report.line("| | sipweir | other | ratio: median (range) |\n|---|---|---|---|");
-    let pairs = if is_quick { 3 } else { 7 };
+    ))?;
+    report.line("| | sipweir | other | ratio: median (range) |\n|---|---|---|---|")?;
     for (rate, other) in [(2000.0, Kind::Kamailio), (2000.0, Kind::Relay), (500.0, Kind::Relay)] {
-        let runs = pairs_at(&sipweir, other, rate, pairs)?;
-        let of = |name: &str, figure: fn(&Run) -> f64, unit: &str| row(name, other, &runs, figure, unit);
-        report.line(&of(&format!("CPU a call at {rate} calls/s"), |run| run.cpu, "µs"));
-        report.line(&of(&format!("INVITE to 200 at {rate} calls/s, p50"), |run| run.p50, "µs"));
-        report.line(&of(&format!("INVITE to 200 at {rate} calls/s, p99"), |run| run.p99, "µs"));
+        let runs = pairs_at(&sipweir, other, rate, pairs);
+        report.section(&format!("{rate} calls/s"), runs, |runs| {
+            let of =
+                |name: &str, figure: fn(&Run) -> f64| row(&format!("{name} at {rate} calls/s"), other, &runs, figure);
+            let cpu = of("CPU a call", |run| run.cpu);
+            let (p50, p99) = (of("INVITE to 200, p50", |run| run.p50), of("INVITE to 200, p99", |run| run.p99));
+            format!("{cpu}\n{p50}\n{p99}")
+        })?;
     }
-    let mut highest = Vec::new();
+    let mut own = 0.0;
     for kind in [Kind::Sipweir, Kind::Kamailio, Kind::Relay] {
-        let (rate, is_limited) = measure::highest(kind, &sipweir)?;
-        let limited = if is_limited { ", or more: the load generator had no time left" } else { "" };
         let name = kind.label();
-        let ratio = highest.first().map_or_else(String::new, |(_, own)| format!("{:.2}", own / rate));
-        report.line(&format!("| {name}: highest good rate{limited} | {rate:.0} calls/s | | {ratio} |"));
-        highest.push((kind, rate));
-    }
-    for (kind, rate) in &highest[..2] {
-        let name = format!("{}: goodput while twice its highest rate is offered for 20 s", kind.label());
-        report.line(&match measure::overload(*kind, &sipweir, *rate)? {
-            Some((goodput, failed)) => format!(
-                "| {name} | {goodput:.0} calls/s | {rate:.0} calls/s | {:.2}; {failed:.0} of 1000 calls failed afterwards |",
-                goodput / rate,
-            ),
+        let highest = measure::highest(kind, &sipweir);
+        let rate = highest.as_ref().map_or(0.0, |(rate, _)| *rate);
+        report.section(&format!("{name}: highest good rate"), highest, |(rate, is_limited)| {
+            let limited = if is_limited { ", or more: the load generator had no time left" } else { "" };
+            let ratio = if kind == Kind::Sipweir { String::new() } else { format!("{:.2}", own / rate) };
+            format!("| {name}: highest good rate{limited} | {rate:.0} calls/s | | {ratio} |")
+        })?;
+        own = if kind == Kind::Sipweir { rate } else { own };
+        if kind == Kind::Relay || rate == 0.0 {
+            continue;
+        }
+        let name = format!("{name}: goodput while twice its highest rate is offered for 20 s");
+        report.section(&name, measure::overload(kind, &sipweir, rate), |outcome| match outcome {
+            Some((goodput, failed)) => {
+                let part = goodput / rate;
+                format!("| {name} | {goodput:.0} calls/s | {rate:.0} calls/s | {part:.2}; {failed:.0} of 1000 calls failed afterwards |")
+            }
             None => format!("| {name} | not measured: the load generator cannot offer it | | |"),
-        });
+        })?;
     }
     let calls = 50_000;
     for kind in [Kind::Sipweir, Kind::Kamailio] {
-        let (held, left) = measure::memory(kind, &sipweir, calls)?;
-        let name = kind.label();
-        report.line(&format!(
-            "| {name}: memory a call, {calls} held | {held:.0} octets | | {left:.0} octets left afterwards |"
-        ));
+        let name = format!("{}: memory a call, {calls} held", kind.label());
+        report.section(&name, measure::memory(kind, &sipweir, calls), |(held, left)| {
+            format!("| {name} | {held:.0} octets | | {left:.0} octets left afterwards |")
+        })?;
     }
-    let [few, many] = [1_000, 1_000_000].map(|held| measure::beside(&sipweir, held, 2000.0, pairs).map(median));
-    let (few, many) = (few?, many?);
-    report.line(&format!(
-        "| CPU a call at 2000 calls/s, 1,000,000 calls held besides | {many:.0} µs | {few:.0} µs (1,000 held) | {:.2} |",
-        many / few
-    ));
-    if let Some(file) = after("--report") {
-        std::fs::write(&file, &report.text)?;
-        println!("\nwritten to {}", file.display());
-    }
-    Ok(())
+    let few = measure::beside(&sipweir, 1_000, 2000.0, pairs).map(median);
+    let both = few.and_then(|few| Ok((few, measure::beside(&sipweir, 1_000_000, 2000.0, pairs).map(median)?)));
+    let name = "CPU a call at 2000 calls/s, 1,000,000 calls held besides";
+    report.section(name, both, |(few, many)| {
+        format!("| {name} | {many:.0} µs | {few:.0} µs (1,000 held) | {:.2} |", many / few)
+    })?;
+    if report.is_whole { Ok(()) } else { Err("not everything was measured".into()) }
 }
 
-#[derive(Default)]
 struct Report {
-    text: String,
+    file: Option<std::fs::File>,
+    is_whole: bool,
 }
 
 impl Report {
-    /// A line for the reader now, and for the file later.
-    fn line(&mut self, line: &str) {
+    /// A line for the reader and for the file, at once: the whole takes long.
+    fn line(&mut self, line: &str) -> Outcome {
         println!("{line}");
-        self.text.push_str(line);
-        self.text.push('\n');
+        if let Some(file) = &mut self.file {
+            writeln!(file, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// What was measured, or why it was not.
+    fn section<T>(&mut self, name: &str, outcome: Outcome<T>, lines: impl FnOnce(T) -> String) -> Outcome {
+        match outcome {
+            Ok(figures) => self.line(&lines(figures)),
+            Err(error) => {
+                self.is_whole = false;
+                self.line(&format!("| {name} | not measured: {error} | | |"))
+            }
+        }
     }
 }
 
@@ -114,21 +128,14 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn row(name: &str, other: Kind, runs: &[(Run, Run)], figure: fn(&Run) -> f64, unit: &str) -> String {
+fn row(name: &str, other: Kind, runs: &[(Run, Run)], figure: fn(&Run) -> f64) -> String {
     let mut ratios: Vec<f64> = runs.iter().map(|(one, two)| figure(one) / figure(two)).collect();
     ratios.sort_by(f64::total_cmp);
     let own = median(runs.iter().map(|(one, _)| figure(one)).collect());
     let theirs = median(runs.iter().map(|(_, two)| figure(two)).collect());
-    let mut line = String::new();
     let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-    let ratio = median(ratios);
-    write!(
-        line,
-        "| {name} | {own:.0} {unit} | {theirs:.0} {unit} ({}) | **{ratio:.2}** ({least:.2} to {most:.2}) |",
-        other.label()
-    )
-    .expect("a String takes everything");
-    line
+    let (ratio, other) = (median(ratios), other.label());
+    format!("| {name} | {own:.0} µs | {theirs:.0} µs ({other}) | **{ratio:.2}** ({least:.2} to {most:.2}) |")
 }
 
 /// What this was measured on.
