@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::Outcome;
 use crate::measure::{self, Run};
-use crate::side::{Kind, addresses};
+use crate::side::Kind;
+use crate::{Outcome, PBX, PROXY};
 
 /// More of the machine than this used by others, in percent, and a pair of runs is done again.
 const FOREIGN_MAX: f64 = 8.0;
@@ -23,8 +23,8 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
          {pairs} pairs of runs a line, in turn; a ratio is of one pair. CPU is what the kernel charged to all threads of the \
          proxy, divided by completed calls.\n",
         machine()?,
-        addresses()[0],
-        addresses()[1],
+        PROXY,
+        PBX,
     ))?;
     report.line("| | sipweir | other | ratio: median (range) |\n|---|---|---|---|")?;
     for (rate, other) in [(2000.0, Kind::Kamailio), (2000.0, Kind::Relay), (500.0, Kind::Relay)] {

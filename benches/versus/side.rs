@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, PBX, PROXY};
+use crate::{Outcome, PROXY};
 
 /// Which proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,9 +143,4 @@ pub(crate) fn machine() -> (f64, f64) {
     let ticks: Vec<f64> = text.split_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
     let at = |field: usize| ticks.get(field).copied().unwrap_or(0.0) / 100.0;
     (at(0) + at(1) + at(2) + at(5) + at(6), at(7))
-}
-
-/// What the configurations must agree on.
-pub(crate) const fn addresses() -> [&'static str; 2] {
-    [PROXY, PBX]
 }

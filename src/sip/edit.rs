@@ -23,7 +23,8 @@ impl<'a> Edit<'a> {
     }
 
     /// Puts `text` in the place of `range`. Ranges must not overlap; of two insertions at the same place the later added
-    /// comes later, and both before what is left out there. Returns false, and changes nothing, when there is no room for one more splice.
+    /// comes later, and both before what is left out there. Returns false, and changes nothing, when there is no room for
+    /// one more splice.
     #[must_use]
     pub fn replace(&mut self, range: Range<usize>, text: &'a [u8]) -> bool {
         if self.count == SPLICES_MAX {
