@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -18,6 +19,8 @@ use crate::outbox::{ListenerId, Transmit};
 
 /// Datagrams read from one socket before others get their turn.
 const BATCH: usize = 32;
+/// Octets read before any is handed on, not counting the last datagram's.
+const BATCH_OCTETS: usize = 65_536;
 /// A datagram can be this large.
 const DATAGRAM: usize = 65_536;
 /// What we ask of the kernel for each socket, in octets: a burst must not be lost while a batch is handled.
@@ -38,8 +41,11 @@ pub struct Sockets {
     peers: Vec<Peers>,
     /// Positions of the sockets that may hold datagrams.
     ready: Vec<usize>,
-    /// Where datagrams are read, one after another: it stays in the processor's cache.
+    /// Where datagrams are read, one behind the other, and then handed on together: the processor's caches hold either
+    /// what the kernel executes or what the proxy does.
     buffer: Box<[u8]>,
+    /// The datagrams in it.
+    received: Vec<(ListenerId, SocketAddr, Range<usize>)>,
 }
 
 struct Own {
@@ -112,7 +118,8 @@ impl Sockets {
             sockets: Vec::with_capacity(bound.len()),
             peers: Vec::with_capacity(bound.len()),
             ready: Vec::new(),
-            buffer: vec![0; DATAGRAM].into_boxed_slice(),
+            buffer: vec![0; BATCH_OCTETS + DATAGRAM].into_boxed_slice(),
+            received: Vec::with_capacity(BATCH),
         };
         for (listener, socket) in bound.into_iter().enumerate() {
             let address = socket.local_addr()?;
@@ -149,12 +156,19 @@ impl Sockets {
     /// Reads up to a batch from each socket that is ready. The kernel tells of a socket once, so one that still holds
     /// something stays marked.
     pub fn receive(&mut self, mut take: impl FnMut(ListenerId, SocketAddr, &[u8])) {
-        let (sockets, buffer) = (&mut self.sockets, &mut self.buffer);
+        let Self { sockets, buffer, received, .. } = self;
+        let mut end = 0;
         self.ready.retain(|at| {
             let own = &mut sockets[*at];
             for _ in 0..BATCH {
-                match own.socket.recv_from(buffer) {
-                    Ok((length, source)) => take(own.listener, source, &buffer[..length]),
+                if end > BATCH_OCTETS {
+                    return true;
+                }
+                match own.socket.recv_from(&mut buffer[end..]) {
+                    Ok((length, source)) => {
+                        received.push((own.listener, source, end..end + length));
+                        end += length;
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         own.is_ready = false;
                         return false;
@@ -165,6 +179,9 @@ impl Sockets {
             }
             true
         });
+        for (listener, source, place) in received.drain(..) {
+            take(listener, source, &buffer[place]);
+        }
     }
 
     /// Sends one datagram.
@@ -221,5 +238,31 @@ fn outcome(sent: io::Result<()>) -> Sent {
             _ if error.raw_os_error() == Some(ENOBUFS) => Sent::Later,
             _ => Sent::Never,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_into_one_batch_comes_with_the_next() {
+        let poll = mio::Poll::new().expect("a queue");
+        let bound = bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let to = bound.local_addr().expect("bound");
+        let mut sockets = Sockets::new(poll.registry().try_clone().expect("a queue"), vec![bound]).expect("registered");
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let sent: Vec<Vec<u8>> =
+            [60_000, 60_000, 60_000, 10].into_iter().zip(1..).map(|(length, octet)| vec![octet; length]).collect();
+        for datagram in &sent {
+            peer.send_to(datagram, to).expect("sent");
+        }
+        let mut receive = || {
+            let mut got = Vec::new();
+            sockets.receive(|_, _, payload| got.push(payload.to_vec()));
+            (got, sockets.has_more())
+        };
+        assert_eq!(receive(), (sent[..2].to_vec(), true));
+        assert_eq!(receive(), (sent[2..].to_vec(), false));
     }
 }
