@@ -220,7 +220,7 @@ impl Proxy {
         changes: &Changes<'_>,
     ) {
         let parts = [found.via.branch().unwrap_or_default(), found.call_id, found.to_tag.unwrap_or_default()];
-        let hash = self.secret.hash(Domain::Ack, 0, &parts);
+        let hash = self.secret.sign(Domain::Ack, &parts);
         let nobody = Key { index: (hash >> 32) as u32, generation: 0 };
         let branch = Branch { client: nobody, loop_hash: hash as u32 }.write(&self.secret);
         self.outbox.send((listener_out, destination), crate::sip::Method::Ack, Key::NONE, |out| {

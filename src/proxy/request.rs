@@ -141,7 +141,7 @@ impl Proxy {
     fn local_tag(&self, message: &Message<'_>) -> Text<20> {
         let branch = message.top_via().and_then(|via| via.branch()).unwrap_or_default();
         let call_id = message.value(HeaderName::CallId).unwrap_or_default();
-        let hash = self.secret.hash(Domain::LocalTag, 0, &[call_id, branch]);
+        let hash = self.secret.sign(Domain::LocalTag, &[call_id, branch]);
         let mut tag = Text::default();
         tag.push(format_args!("sw{hash:016x}"));
         tag

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::header::HeaderName;
 use super::{CSeq, Fault, Method, NameAddr, Via, decimal, is_space, is_token, trim};
@@ -79,9 +80,9 @@ pub enum StartLine {
     },
 }
 
-/// What the table of headers holds behind the last one.
-const NO_HEADER: Header =
-    Header { name: HeaderName::Via, line: Span { start: 0, end: 0 }, value: Span { start: 0, end: 0 } };
+/// Header fields kept without an allocation: what all but the longest requests have. Few enough that making and moving
+/// a message costs no more cache lines than it needs.
+const HEADERS_INLINE: usize = 24;
 
 /// A view of one message.
 #[derive(Clone, Debug)]
@@ -90,13 +91,12 @@ pub struct Message<'a> {
     start_line: StartLine,
     headers_start: u16,
     body: Span,
-    count: u8,
     fault: Option<Fault>,
     /// Per name: position of the first such header plus one, 0 for none.
     first: [u8; HeaderName::COUNT],
     /// One bit a name: whether there is more than one such header.
     repeated: u32,
-    headers: [Header; HEADERS_MAX],
+    headers: SmallVec<[Header; HEADERS_INLINE]>,
 }
 
 /// What [`Message::check`] found: the fields every answer and look-up needs.
@@ -135,11 +135,10 @@ impl<'a> Message<'a> {
             start_line,
             headers_start: (first_end + 1) as u16,
             body: Span::default(),
-            count: 0,
             fault,
             first: [0; HeaderName::COUNT],
             repeated: 0,
-            headers: [NO_HEADER; HEADERS_MAX],
+            headers: SmallVec::new(),
             bytes,
         };
         let body_start = message.index_headers(text, first_end + 1);
@@ -189,17 +188,15 @@ impl<'a> Message<'a> {
             while value_end > value_start && is_space(text[value_end - 1]) {
                 value_end -= 1;
             }
-            if usize::from(self.count) == HEADERS_MAX {
+            if self.headers.len() == HEADERS_MAX {
                 self.note(Fault::TooManyHeaders);
                 continue;
             }
             let name = HeaderName::parse(&text[start..name_end]);
-            self.headers[usize::from(self.count)] =
-                Header { name, line: Span::new(start, at), value: Span::new(value_start, value_end) };
-            self.count += 1;
+            self.headers.push(Header { name, line: Span::new(start, at), value: Span::new(value_start, value_end) });
             let first = &mut self.first[name as usize];
             if *first == 0 {
-                *first = self.count;
+                *first = self.headers.len() as u8;
             } else {
                 self.repeated |= 1 << name as u32;
             }
@@ -271,7 +268,7 @@ impl<'a> Message<'a> {
 
     /// The header fields in wire order.
     pub fn headers(&self) -> &[Header] {
-        &self.headers[..usize::from(self.count)]
+        &self.headers
     }
 
     /// The first header field of that name.
