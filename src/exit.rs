@@ -20,6 +20,9 @@ pub enum ExitError {
     /// The node answered that there is no such thing.
     #[error("{0}")]
     NotFound(String),
+    /// A licence was refused.
+    #[error("{0}")]
+    Licence(#[from] crate::licence::Rejection),
 }
 
 impl ExitError {
@@ -31,6 +34,7 @@ impl ExitError {
             Self::Start(_) => 4,
             Self::NoNode(_) => 5,
             Self::NotFound(_) => 6,
+            Self::Licence(_) => 7,
         }
     }
 }

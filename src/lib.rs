@@ -17,6 +17,7 @@
 //! | [`outbox`] | datagrams to send |
 //! | [`transaction`] | RFC 3261 §17 as tables |
 //! | [`alert`] | events, and when a pool is full and well again |
+//! | [`licence`] | what licences grant, and what they allow at a moment |
 //! | [`pool`] | channels, the gate, the table of calls, refusals |
 //! | [`config`] | the configuration, valid by construction |
 //! | [`metrics`] | plain counters |
@@ -26,6 +27,7 @@
 //! | shell | |
 //! |---|---|
 //! | `transport` | sockets |
+//! | `vault` | licences on disk: signatures, installing, the clock |
 //! | `server` | a running node: threads, start, reload, stop |
 //! | `admin` | HTTP: metrics, views, explain |
 //! | `cli` | the commands |
@@ -48,6 +50,7 @@
 // The core.
 pub mod alert;
 pub mod config;
+pub mod licence;
 pub mod metrics;
 pub mod outbox;
 pub mod pool;
@@ -69,3 +72,5 @@ pub mod exit;
 pub mod server;
 #[cfg(feature = "shell")]
 pub mod transport;
+#[cfg(feature = "shell")]
+pub mod vault;

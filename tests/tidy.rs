@@ -46,7 +46,7 @@ fn one_file_names_rsip() {
 
 #[test]
 fn the_core_names_no_shell() {
-    let shell = ["admin", "cli", "server", "transport"];
+    let shell = ["admin", "cli", "server", "transport", "vault"];
     for (path, text) in sources("src") {
         let first = path.strip_prefix(root().join("src")).expect("below src").components().next().expect("a name");
         let first = first.as_os_str().to_string_lossy().into_owned();
@@ -130,4 +130,11 @@ fn every_metric_is_in_the_readme_and_every_one_there_exists() {
         names
     };
     assert_eq!(names(&readme, "| `sipweir_"), names(&exposition, "\"sipweir_"));
+}
+
+#[test]
+fn the_catalogue_of_events_in_the_readme_is_the_one_of_the_code() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
+    let catalogue = sipweir::alert::EventKind::catalogue();
+    assert!(readme.contains(&catalogue), "put this into README.md:\n{catalogue}");
 }

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::licence::Standing;
+use crate::licence::standing::TRIAL_CODE;
 use crate::metrics::{Counters, Direction, Histogram};
 use crate::proxy::Load;
 use crate::server::{Node, Published};
@@ -40,6 +42,7 @@ impl Exposition {
         let Counters { answer_delays, loops, .. } = &self.counters;
         write_histogram(&mut text, "sipweir_answer_delay_seconds", "Time from INVITE to the first 2xx", answer_delays);
         write_histogram(&mut text, "sipweir_loop_seconds", "What the worker does between two sleeps", loops);
+        write_licences(&mut text, &node.gate.standing());
         text
     }
 
@@ -59,7 +62,8 @@ impl Exposition {
             let name = service.name.to_string();
             gauge!("sipweir_service_calls", "service" => name.clone()).set(service.calls);
             counter!("sipweir_admissions_total", "service" => name.clone()).absolute(service.admitted);
-            counter!("sipweir_service_refusals_total", "service" => name).absolute(service.refused);
+            counter!("sipweir_service_refusals_total", "service" => name.clone()).absolute(service.refused);
+            gauge!("sipweir_service_unlicensed", "service" => name).set(if service.lacks.is_some() { 1 } else { 0 });
         }
         for trunk in &view.trunks {
             gauge!("sipweir_trunk_calls", "trunk" => trunk.name.to_string()).set(trunk.calls);
@@ -120,6 +124,41 @@ fn write_histogram(text: &mut String, name: &str, help: &str, histogram: &Histog
     write().expect("a String takes everything");
 }
 
+/// Licences come and go, and the recorder would go on naming those that are gone.
+fn write_licences(text: &mut String, standing: &Standing) {
+    let escaped = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"");
+    let mut write = |name: &str, help: &str, label: &str, values: &[(&str, i64)]| -> std::fmt::Result {
+        if !values.is_empty() {
+            writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge")?;
+        }
+        for (of, value) in values {
+            writeln!(text, "{name}{{{label}=\"{}\"}} {value}", escaped(of))?;
+        }
+        Ok(())
+    };
+    let channels: Vec<_> = standing.channels.iter().map(|(of, number)| (of.as_str(), i64::from(*number))).collect();
+    let counts: Vec<_> = standing.counts.iter().map(|(of, number)| (of.as_str(), i64::from(*number))).collect();
+    let features: Vec<_> = standing.features.iter().map(|of| (of.as_str(), 1)).collect();
+    let mut ends: Vec<_> = standing
+        .rows
+        .iter()
+        .filter(|row| row.state.counts())
+        .filter_map(|row| Some((row.code.as_str(), row.term?.0)))
+        .chain(standing.trial_until.map(|until| (TRIAL_CODE, until.0)))
+        .collect();
+    // A licence of several lines ends once.
+    ends.sort_unstable();
+    ends.dedup();
+    write("sipweir_licence_channels", "Channels licences in force give", "product", &channels)
+        .and_then(|()| write("sipweir_licence_count", "Counted things licences in force give", "product", &counts))
+        .and_then(|()| write("sipweir_licence_feature", "1 for a feature in force", "feature", &features))
+        .and_then(|()| {
+            let help = "When a licence in force ends, in seconds since 1970";
+            write("sipweir_licence_expires_timestamp_seconds", help, "licence", &ends)
+        })
+        .expect("a String takes everything");
+}
+
 fn describe() {
     describe_gauge!("sipweir_pool_channels", "Channels in use, of calls being set up (reserved) and answered (held)");
     describe_gauge!("sipweir_pool_capacity_channels", "Channels a pool has");
@@ -132,6 +171,7 @@ fn describe() {
         "sipweir_service_refusals_total",
         "Calls of a service that found its limit reached or no channel"
     );
+    describe_gauge!("sipweir_service_unlicensed", "1 while a service lacks a licence");
     describe_gauge!("sipweir_trunk_calls", "Calls of a trunk in progress");
     describe_gauge!("sipweir_calls", "Calls in progress");
     describe_counter!("sipweir_refusals_total", "Times a rung of the admission ladder said no");

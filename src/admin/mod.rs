@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::route::explain;
+use crate::server::licensing::{self, Licensing};
 use crate::server::{Handle, Published};
 use exposition::Exposition;
 use view::{CallsView, Problem, View};
@@ -30,6 +31,7 @@ struct Admin {
 /// Runs the control side on the current thread until told to stop.
 pub(crate) fn serve(
     handle: Handle,
+    licensing: Licensing,
     socket: Option<TcpListener>,
     mut published: mpsc::Receiver<Published>,
     stopped: oneshot::Receiver<()>,
@@ -39,6 +41,7 @@ pub(crate) fn serve(
         Err(error) => return tracing::error!(%error, "no runtime for the admin interface"),
     };
     runtime.block_on(async {
+        tokio::spawn(licensing::keep(licensing, Arc::clone(handle.node())));
         let admin = Arc::new(Admin { handle, exposition: Mutex::new(Exposition::new()) });
         if let Some(socket) = socket {
             let app = routes(Arc::clone(&admin));

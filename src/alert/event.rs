@@ -40,6 +40,24 @@ pub enum EventKind {
     Overload,
     /// No call was refused for overload for a second.
     OverloadOver,
+    /// A product or feature that is configured has no licence in force.
+    LicenceMissing,
+    /// A product or feature that was missing is in force.
+    LicenceInForce,
+    /// A licence ends in 30, 14, 7 or 1 days.
+    LicenceExpiring,
+    /// A licence ended.
+    LicenceExpired,
+    /// A licence was not accepted.
+    LicenceRefused,
+    /// A licence was installed or removed.
+    LicenceChanged,
+    /// The clock was set back.
+    LicenceClock,
+    /// A call came to a service that lacks a licence.
+    ServiceUnlicensed,
+    /// A service that lacked a licence has it.
+    ServiceLicensed,
     /// A new configuration is in force.
     ConfigReloaded,
     /// A new configuration was refused; the old one stays in force.
@@ -48,12 +66,21 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 16] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
         Self::Overload,
         Self::OverloadOver,
+        Self::LicenceMissing,
+        Self::LicenceInForce,
+        Self::LicenceExpiring,
+        Self::LicenceExpired,
+        Self::LicenceRefused,
+        Self::LicenceChanged,
+        Self::LicenceClock,
+        Self::ServiceUnlicensed,
+        Self::ServiceLicensed,
         Self::ConfigReloaded,
         Self::ConfigRefused,
     ];
@@ -66,6 +93,15 @@ impl EventKind {
             Self::PoolRecovered => "pool_recovered",
             Self::Overload => "overload",
             Self::OverloadOver => "overload_over",
+            Self::LicenceMissing => "licence_missing",
+            Self::LicenceInForce => "licence_in_force",
+            Self::LicenceExpiring => "licence_expiring",
+            Self::LicenceExpired => "licence_expired",
+            Self::LicenceRefused => "licence_refused",
+            Self::LicenceChanged => "licence_changed",
+            Self::LicenceClock => "licence_clock",
+            Self::ServiceUnlicensed => "service_unlicensed",
+            Self::ServiceLicensed => "service_licensed",
             Self::ConfigReloaded => "config_reloaded",
             Self::ConfigRefused => "config_refused",
         }
@@ -74,9 +110,19 @@ impl EventKind {
     /// How much it matters.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::PoolNearFull => Severity::Warning,
-            Self::PoolExhausted | Self::Overload | Self::ConfigRefused => Severity::Critical,
-            Self::PoolRecovered | Self::OverloadOver | Self::ConfigReloaded => Severity::Info,
+            Self::PoolNearFull | Self::LicenceExpiring | Self::LicenceRefused | Self::LicenceClock => Severity::Warning,
+            Self::PoolExhausted
+            | Self::Overload
+            | Self::ConfigRefused
+            | Self::LicenceMissing
+            | Self::LicenceExpired
+            | Self::ServiceUnlicensed => Severity::Critical,
+            Self::PoolRecovered
+            | Self::OverloadOver
+            | Self::ConfigReloaded
+            | Self::LicenceInForce
+            | Self::LicenceChanged
+            | Self::ServiceLicensed => Severity::Info,
         }
     }
 
@@ -90,9 +136,47 @@ impl EventKind {
             }
             Self::Overload => "the node has more work than time: some new calls get 503, calls in progress go on",
             Self::OverloadOver => "no call was refused for overload for a second; says how many were",
+            Self::LicenceMissing => "no licence in force for a product or feature that is configured",
+            Self::LicenceInForce => "a product or feature that was missing is in force",
+            Self::LicenceExpiring => "a licence ends in 30, 14, 7 or 1 days",
+            Self::LicenceExpired => "a licence ended; in grace it is said every day",
+            Self::LicenceRefused => "a licence was not accepted; says why",
+            Self::LicenceChanged => "a licence was installed or removed",
+            Self::LicenceClock => "the clock was set back; licences are judged by the latest time seen",
+            Self::ServiceUnlicensed => "a call came to a service that lacks a licence and took its unlicensed plan",
+            Self::ServiceLicensed => "a service that lacked a licence has it; says how many calls were refused",
             Self::ConfigReloaded => "a new configuration is in force; calls in progress went on",
             Self::ConfigRefused => "a new configuration has problems; the old one stays in force",
         }
+    }
+
+    /// What the operator should do, for the catalogue.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::PoolNearFull => "watch it; when it is often so, order more channels",
+            Self::PoolExhausted => {
+                "see who holds them (sipweir calls --pool); order more channels, or improve the plan"
+            }
+            Self::PoolRecovered | Self::OverloadOver | Self::LicenceInForce | Self::LicenceChanged => "nothing",
+            Self::Overload => "find out who calls so much (sipweir_trunk_calls); give the node a faster core",
+            Self::LicenceMissing | Self::ServiceUnlicensed => "sipweir licence status says what; order and install it",
+            Self::LicenceExpiring => "order a renewal and install it now: it begins by itself",
+            Self::LicenceExpired => "install a renewal",
+            Self::LicenceRefused => "do what the message says",
+            Self::LicenceClock => "set the clock right; find out who set it back",
+            Self::ServiceLicensed | Self::ConfigReloaded => "nothing",
+            Self::ConfigRefused => "sipweir check says what is wrong; correct it and reload",
+        }
+    }
+
+    /// The catalogue, as a table of Markdown.
+    pub fn catalogue() -> String {
+        let mut table = "| event | severity | meaning | what to do |\n|---|---|---|---|\n".to_owned();
+        for kind in Self::ALL {
+            let (severity, meaning, remedy) = (kind.severity().label(), kind.meaning(), kind.remedy());
+            table += &format!("| `{}` | {severity} | {meaning} | {remedy} |\n", kind.label());
+        }
+        table
     }
 }
 
@@ -113,11 +197,20 @@ pub struct Event {
     pub refused: u64,
     /// How long the condition lasted, in milliseconds; 0 when it begins.
     pub lasted_ms: u64,
+    /// What else there is to say, for people.
+    pub detail: Box<str>,
+}
+
+impl Event {
+    /// An event without numbers.
+    pub fn about(kind: EventKind, at: Instant, subject: &str) -> Self {
+        Self { kind, at, subject: subject.into(), in_use: 0, capacity: 0, refused: 0, lasted_ms: 0, detail: "".into() }
+    }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, subject, in_use, capacity, refused, lasted_ms, .. } = self;
+        let Self { kind, subject, in_use, capacity, refused, lasted_ms, detail, .. } = self;
         match kind {
             EventKind::PoolNearFull => write!(f, "pool {subject}: {in_use} of {capacity} channels in use"),
             EventKind::PoolExhausted => write!(f, "pool {subject}: all {capacity} channels in use"),
@@ -133,6 +226,20 @@ impl fmt::Display for Event {
                 "{subject}: serves every call again after {}.{} s; {refused} calls refused meanwhile",
                 lasted_ms / 1000,
                 lasted_ms % 1000 / 100,
+            ),
+            EventKind::LicenceMissing => write!(f, "no licence for {subject} is in force: {detail}"),
+            EventKind::LicenceInForce => write!(f, "a licence for {subject} is in force"),
+            EventKind::LicenceExpiring | EventKind::LicenceExpired => write!(f, "licence {subject} {detail}"),
+            EventKind::LicenceRefused => write!(f, "licence {subject} refused: {detail}"),
+            EventKind::LicenceChanged => write!(f, "licence {subject} {detail}"),
+            EventKind::LicenceClock => write!(f, "the clock was set back: {detail}"),
+            EventKind::ServiceUnlicensed => {
+                write!(f, "service {subject}: {detail}; its calls take the unlicensed plan")
+            }
+            EventKind::ServiceLicensed => write!(
+                f,
+                "service {subject} is licensed again after {} s; {refused} calls took the unlicensed plan meanwhile",
+                lasted_ms / 1000,
             ),
             EventKind::ConfigReloaded => write!(f, "configuration reloaded: {subject}"),
             EventKind::ConfigRefused => write!(f, "configuration refused, the old one stays in force: {subject}"),

@@ -52,7 +52,7 @@ impl PoolWatch {
         let used = u64::from(in_use) * 100;
         let event = |kind, watch: &Self| {
             let lasted_ms = if kind == EventKind::PoolRecovered { (now - watch.since).as_millis() as u64 } else { 0 };
-            Some(Event { kind, at: now, subject: name.into(), in_use, capacity, refused: watch.refused, lasted_ms })
+            Some(Event { in_use, capacity, refused: watch.refused, lasted_ms, ..Event::about(kind, now, name) })
         };
         // A refusal with channels free (they are reserved for others) is counted, and no condition of the pool.
         let level = if in_use >= capacity && (capacity > 0 || refused) {

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::licence::standing_of;
 use super::{read_config, say, say_json};
 use crate::config::Config;
 use crate::exit::ExitError;
+use crate::licence::Wanted;
 
 /// Check a configuration file and report every problem in it
 #[derive(Args)]
@@ -47,6 +49,20 @@ impl Check {
             config.pools.iter().map(|pool| u64::from(pool.settings.capacity)).sum::<u64>(),
             config.services.len(),
         ));
+        let (wanted, standing) = (config.settings().wanted, standing_of(&config)?);
+        for pool in &wanted.pools {
+            let (channels, product) = (Wanted::channels(pool, &standing), &pool.product);
+            say(match (standing.channels.contains_key(&**product), standing.trial_until) {
+                (true, _) => format!("pool {}: {channels} channels, from licences for {product}", pool.name),
+                (false, Some(_)) => format!("pool {}: {channels} channels in the trial period", pool.name),
+                (false, None) => format!("pool {}: no licence for {product} is in force", pool.name),
+            });
+        }
+        for (service, lack) in wanted.services.iter().zip(wanted.lacks(&standing)) {
+            if let Some(lack) = lack {
+                say(format_args!("service {}: {}; its calls take the unlicensed plan", service.name, lack.label()));
+            }
+        }
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::NodeArgs;
+use super::licence::standing_of;
 use super::{read_config, say, say_json};
 use crate::admin::view::Problem;
 use crate::exit::ExitError;
@@ -32,7 +33,7 @@ impl Explain {
         let explanation = match &self.config {
             Some(path) => {
                 let config = Arc::new(read_config(path)?);
-                let gate = Gate::new(&config.settings());
+                let gate = Gate::licensed(&config.settings(), standing_of(&config)?);
                 let router = Router::new(Arc::clone(&config), &gate);
                 let found = explain(&router, &gate, &self.trunk, &self.number)
                     .ok_or_else(|| ExitError::NotFound(Problem::no_trunk(&config, &self.trunk).problem))?;

@@ -4,6 +4,8 @@ mod check;
 mod client;
 mod demo;
 mod explain;
+mod issue;
+mod licence;
 mod run;
 mod show;
 
@@ -20,7 +22,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 failed while running, 2 wrong command line, 3 the configuration has problems,\n\
-                          4 cannot start (address, port, directory), 5 no node answers, 6 there is no such thing.";
+                          4 cannot start (address, port, directory), 5 no node answers, 6 there is no such thing,\n\
+                          7 a licence was refused.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -34,10 +37,13 @@ enum Command {
     Pools(show::Pools),
     /// List the calls in progress on a running node
     Calls(show::Calls),
-    /// List the last events of a running node
+    /// List the last events of a running node, or every event there can be
     Events(show::Events),
     /// Say what would happen to a call from TRUNK to NUMBER now, and why
     Explain(explain::Explain),
+    /// Issue, install and look at licences
+    #[command(subcommand)]
+    Licence(licence::LicenceCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -56,6 +62,7 @@ impl Cli {
             Command::Calls(calls) => calls.run(),
             Command::Events(events) => events.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Licence(licence) => licence.run(),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "sipweir", &mut std::io::stdout());
                 Ok(())

@@ -1,10 +1,12 @@
 //! `sipweir pools`, `calls` and `events`
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::client::NodeArgs;
 use super::{say, say_json};
 use crate::admin::view::{CallsView, View};
+use crate::alert::EventKind;
 use crate::exit::ExitError;
 
 /// Show the pools, services and trunks of a running node
@@ -101,15 +103,70 @@ impl Calls {
     }
 }
 
-/// List the last events of a running node
+/// Events: those of a running node, and the catalogue of all there are
 #[derive(Args)]
 pub(super) struct Events {
+    #[command(subcommand)]
+    command: Option<EventsCommand>,
     #[command(flatten)]
     node: NodeArgs,
 }
 
+#[derive(Subcommand)]
+enum EventsCommand {
+    /// List the last events of a running node; what happens without a command, too
+    List(EventsList),
+}
+
+#[derive(Args)]
+struct EventsList {
+    /// List every event there can be, what it means and what to do about it; asks no node
+    #[arg(long)]
+    catalogue: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// One entry of the catalogue.
+#[derive(Serialize)]
+struct Entry {
+    event: &'static str,
+    severity: &'static str,
+    meaning: &'static str,
+    remedy: &'static str,
+}
+
+fn print_catalogue(json: bool) {
+    if !json {
+        let mut table = Table::new(&["EVENT", "SEVERITY", "MEANING", "WHAT TO DO"]);
+        for kind in EventKind::ALL {
+            let cells = [kind.label(), kind.severity().label(), kind.meaning(), kind.remedy()];
+            table.row(cells.map(str::to_owned).to_vec());
+        }
+        return say(table.text());
+    }
+    let entry = |kind: EventKind| Entry {
+        event: kind.label(),
+        severity: kind.severity().label(),
+        meaning: kind.meaning(),
+        remedy: kind.remedy(),
+    };
+    say_json(&EventKind::ALL.map(entry));
+}
+
 impl Events {
     pub(super) fn run(self) -> Result<(), ExitError> {
+        match self.command {
+            Some(EventsCommand::List(EventsList { catalogue: true, node })) => {
+                print_catalogue(node.json);
+                Ok(())
+            }
+            Some(EventsCommand::List(EventsList { catalogue: false, node })) => Self { command: None, node }.list(),
+            None => self.list(),
+        }
+    }
+
+    fn list(self) -> Result<(), ExitError> {
         let events: Vec<serde_json::Value> = self.node.get("/api/v1/events", &[])?;
         if self.node.json {
             say_json(&events);
@@ -126,22 +183,22 @@ impl Events {
 }
 
 /// Columns as wide as their widest cell.
-struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(head: &[&str]) -> Self {
+    pub(super) fn new(head: &[&str]) -> Self {
         Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
 
-    fn row(&mut self, cells: Vec<String>) {
+    pub(super) fn row(&mut self, cells: Vec<String>) {
         // What a peer chose to call itself must not drive the terminal.
         let clean = |cell: String| cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         self.rows.push(cells.into_iter().map(clean).collect());
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let columns = self.rows[0].len();
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::file::{Problems, Section};
+use super::licences::{check_licensing, read_licensed, read_licensing};
 use super::services::read_services;
 use super::{Cidr, Config, Limits, Listen, Pool, Problem, Target, TargetUri, Trunk, UnknownSource};
 use crate::alert::Thresholds;
@@ -99,6 +100,8 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
     }
     let pools = read_pools(root, problems);
     let services = read_services(root, problems, (&trunks, &targets, &pools), longest_call);
+    let licensing = read_licensing(root, problems);
+    check_licensing(problems, (&licensing, &pools), &services, data_dir.is_some());
     if services.is_empty() && !problems.0.iter().any(|problem| problem.key.starts_with("service")) {
         problems.add("service", "there is none", "add a [[service]]: without one no call can be let in");
     }
@@ -118,6 +121,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         longest_call,
         ack_wait,
         limits,
+        licensing,
     }
 }
 
@@ -371,11 +375,8 @@ fn read_pools(root: &mut Section, problems: &mut Problems) -> Vec<Pool> {
     let (mut pools, mut seen) = (Vec::new(), BTreeMap::new());
     for mut section in sections_bounded(root, problems, "pool") {
         let name = read_name(&mut section, problems, &mut seen);
-        let missing = !section.has("channels");
-        let capacity = section.number(problems, "channels", 0..=10_000_000);
-        if missing {
-            problems.add(section.key("channels"), "is missing", "write channels = 30");
-        }
+        let licence = read_licensed(&mut section, problems);
+        let capacity = section.number(problems, "channels", 0..=10_000_000).unwrap_or(0);
         let default = Thresholds::default();
         let near =
             section.number(problems, "near_full_percent", 1..=100).map_or(default.near_full_percent, |n| n as u8);
@@ -391,7 +392,7 @@ fn read_pools(root: &mut Section, problems: &mut Problems) -> Vec<Pool> {
         }
         section.finish(problems);
         let thresholds = Thresholds { near_full_percent: near, recovered_percent: recovered };
-        pools.push(Pool { settings: PoolSettings { name: name.into(), capacity: capacity.unwrap_or(0), thresholds } });
+        pools.push(Pool { settings: PoolSettings { name: name.into(), capacity, thresholds }, licence });
     }
     pools
 }
@@ -475,7 +476,11 @@ overflow = [{ route = "voicemail" }, { reject = 486 }]
             "channels = -1",
             "pool[0].channels: -1 is no whole number from 0 to 10000000; write a number from 0 to 10000000",
         );
-        one("channels = 30", "", "pool[0].channels: is missing; write channels = 30");
+        one(
+            "channels = 30",
+            "",
+            "pool[0].channels: is missing; write channels = 30, or licence = \"advanced-queueing\" when licences say how many",
+        );
         one(
             "sip:10.0.0.10:5060",
             "http://x",

@@ -4,6 +4,7 @@
 
 mod check;
 mod file;
+mod licences;
 mod plan;
 mod services;
 
@@ -11,9 +12,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use file::Problem;
+pub use licences::{Issuer, Licensed, Licensing};
 pub use plan::Step;
 
-use crate::pool::{PoolSettings, ServiceSettings, Settings, TrunkSettings};
+use crate::pool::{PoolSettings, Refusal, ServiceSettings, Settings, TrunkSettings};
 use crate::transaction::timer::Lengths;
 
 /// What to do with a request from an address that belongs to no trunk.
@@ -104,6 +106,8 @@ pub struct Target {
 pub struct Pool {
     /// What the gate is told.
     pub settings: PoolSettings,
+    /// Where its channels come from, when from licences.
+    pub licence: Option<Licensed>,
 }
 
 /// What a service is.
@@ -161,6 +165,12 @@ pub struct Service {
     pub pool: Option<Box<str>>,
     /// Where its calls go, as a position.
     pub target: usize,
+    /// The licensed feature it needs.
+    pub feature: Option<Box<str>>,
+    /// The licensed product it takes one of, by being configured.
+    pub counted: Option<Box<str>>,
+    /// What becomes of a call while a licence is missing, when not the overflow plan.
+    pub unlicensed: Option<Vec<Step>>,
     /// What becomes of a call without a channel.
     pub overflow: Vec<Step>,
     /// Whether `overflow` was written, or is the default.
@@ -171,6 +181,16 @@ pub struct Service {
     pub reserve: u32,
     /// The longest a call may take; its channel is reclaimed after that.
     pub longest_call: Duration,
+}
+
+impl Service {
+    /// The steps taken by a call refused for this reason.
+    pub fn plan(&self, refusal: Option<Refusal>) -> &[Step] {
+        match (&self.unlicensed, refusal) {
+            (Some(plan), Some(Refusal::Unlicensed)) => plan,
+            _ => &self.overflow,
+        }
+    }
 }
 
 /// Bounds of the node.
@@ -215,6 +235,8 @@ pub struct Config {
     pub ack_wait: Duration,
     /// Bounds.
     pub limits: Limits,
+    /// Whose licences are accepted, and how they count.
+    pub licensing: Licensing,
 }
 
 impl Config {
@@ -243,6 +265,7 @@ impl Config {
                 .map(|trunk| TrunkSettings { name: trunk.name.clone(), max_calls: trunk.max_calls })
                 .collect(),
             calls_max: self.limits.calls,
+            wanted: licences::wanted(&self.pools, &self.services),
         }
     }
 }

@@ -68,21 +68,26 @@ pub(super) fn default_reject() -> Step {
     Step::Reject { status: Refusal::PoolFull.status(), reason: None, lines: "".into() }
 }
 
-pub(super) fn read_overflow(section: &mut Section, problems: &mut Problems, targets: &[Target]) -> Option<Vec<Step>> {
-    let key = section.key("overflow");
-    let values = match section.take("overflow")? {
+pub(super) fn read_overflow(
+    section: &mut Section,
+    problems: &mut Problems,
+    name: &'static str,
+    targets: &[Target],
+) -> Option<Vec<Step>> {
+    let key = section.key(name);
+    let values = match section.take(name)? {
         Value::Array(values) => values,
         other => {
             problems.add(
                 key,
                 format!("{other} is no list of steps"),
-                "write overflow = [{ route = \"voicemail\" }, { reject = 486 }]",
+                format!("write {name} = [{{ route = \"voicemail\" }}, {{ reject = 486 }}]"),
             );
             return None;
         }
     };
     if values.is_empty() || values.len() > 16 {
-        problems.add(&*key, format!("{} steps", values.len()), "write 1 to 16 steps, or leave overflow out");
+        problems.add(&*key, format!("{} steps", values.len()), format!("write 1 to 16 steps, or leave {name} out"));
     }
     let last = values.len().saturating_sub(1);
     let mut steps = Vec::new();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::check::{names, position, read_name, sections_bounded};
 use super::file::{Problems, Section};
+use super::licences::read_needs;
 use super::plan::{default_reject, read_overflow};
 use super::{Pattern, Pool, Service, ServiceKind, Target, Trunk};
 
@@ -60,7 +61,11 @@ pub(super) fn read_services(
                 format!("add [[target]] with this name; {}", names(targets.iter().map(|target| &*target.name))),
             );
         }
-        let overflow = read_overflow(&mut section, problems, targets);
+        let overflow = read_overflow(&mut section, problems, "overflow", targets);
+        let unlicensed = read_overflow(&mut section, problems, "unlicensed", targets);
+        let its_pool = pool.as_deref().and_then(|pool| position(pools, pool, |pool| &pool.settings.name));
+        let is_ivr = kind == ServiceKind::Ivr;
+        let (feature, counted) = read_needs(&mut section, problems, is_ivr, its_pool.map(|at| &pools[at]));
         let limit = section.number(problems, "limit", 0..=10_000_000);
         let reserve = section.number(problems, "reserve", 0..=10_000_000).unwrap_or(0);
         if reserve > 0 && kind == ServiceKind::Route {
@@ -84,6 +89,9 @@ pub(super) fn read_services(
             trunks: open_to,
             pool: pool.map(String::into_boxed_str),
             target: target_position.unwrap_or(0),
+            feature,
+            counted,
+            unlicensed,
             overflow_is_default: overflow.is_none(),
             overflow: overflow.unwrap_or_else(|| vec![default_reject()]),
             limit,
@@ -97,7 +105,7 @@ pub(super) fn read_services(
             .filter(|service| service.pool.as_ref() == Some(&pool.settings.name))
             .map(|service| u64::from(service.reserve))
             .sum();
-        if reserved > u64::from(pool.settings.capacity) {
+        if pool.licence.is_none() && reserved > u64::from(pool.settings.capacity) {
             problems.add(
                 format!("pool {:?}", pool.settings.name),
                 format!("its services reserve {reserved} of {} channels", pool.settings.capacity),

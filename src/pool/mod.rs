@@ -13,6 +13,7 @@
 //! takes the decision under one lock, held for a few dozen instructions, once per call. All shards of a node share it.
 
 pub mod channel;
+mod licensed;
 pub mod refusal;
 pub mod slot;
 
@@ -23,6 +24,7 @@ pub use refusal::Refusal;
 pub use slot::{Slot, SlotId, Slots};
 
 use crate::alert::{Event, PoolWatch, Thresholds};
+use crate::licence::{Standing, Wanted};
 use crate::time::Instant;
 
 /// A pool's place in the gate; stays the same over reloads.
@@ -79,6 +81,8 @@ pub struct Settings {
     pub trunks: Vec<TrunkSettings>,
     /// Most calls on this node.
     pub calls_max: u32,
+    /// What pools and services ask of licences.
+    pub wanted: Wanted,
 }
 
 #[derive(Debug)]
@@ -113,6 +117,7 @@ struct Service {
     channels: u32,
     admitted: u64,
     refused: u64,
+    unlicensed: Option<licensed::Unlicensed>,
 }
 
 #[derive(Debug)]
@@ -128,6 +133,8 @@ struct State {
     trunks: Vec<Trunk>,
     calls: u32,
     calls_max: u32,
+    standing: Standing,
+    wanted: Wanted,
 }
 
 /// A pool as readers see it.
@@ -171,6 +178,8 @@ pub struct ServiceView {
     pub admitted: u64,
     /// Calls refused since the start.
     pub refused: u64,
+    /// What it lacks of licences.
+    pub lacks: Option<&'static str>,
 }
 
 /// A trunk as readers see it.
@@ -217,7 +226,13 @@ pub struct Gate {
 impl Gate {
     /// A gate with nothing taken.
     pub fn new(settings: &Settings) -> Self {
+        Self::licensed(settings, Standing::default())
+    }
+
+    /// The same, with licences.
+    pub fn licensed(settings: &Settings, standing: Standing) -> Self {
         let gate = Self::default();
+        gate.lock().standing = standing;
         gate.configure(settings, Instant::ZERO, &mut Vec::new());
         gate
     }
@@ -227,7 +242,7 @@ impl Gate {
     pub fn configure(&self, settings: &Settings, now: Instant, events: &mut Vec<Event>) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        state.calls_max = settings.calls_max;
+        (state.calls_max, state.wanted) = (settings.calls_max, settings.wanted.clone());
         for pool in &mut state.pools {
             pool.settings.capacity = 0;
             pool.set_aside = 0;
@@ -268,6 +283,7 @@ impl Gate {
                     channels: 0,
                     admitted: 0,
                     refused: 0,
+                    unlicensed: None,
                 }),
             }
         }
@@ -285,6 +301,7 @@ impl Gate {
                 None => state.trunks.push(Trunk { settings: new.clone(), calls: 0 }),
             }
         }
+        state.apply_licences(now, events);
         for pool in &mut state.pools {
             pool.look(now, false, events);
         }
@@ -313,6 +330,9 @@ impl Gate {
             Err(refusal) => {
                 if refusal.takes_plan() {
                     state.services[usize::from(ask.service.0)].refused += 1;
+                }
+                if refusal == Refusal::Unlicensed {
+                    events.extend(state.services[usize::from(ask.service.0)].refuse_unlicensed(now));
                 }
                 if refusal == Refusal::PoolFull
                     && let Some(pool) = state.services[usize::from(ask.service.0)].pool
@@ -412,6 +432,7 @@ impl Gate {
                     calls: service.calls,
                     admitted: service.admitted,
                     refused: service.refused,
+                    lacks: service.unlicensed.as_ref().map(|unlicensed| unlicensed.lack.label()),
                 })
                 .collect(),
             trunks: state
@@ -438,6 +459,9 @@ impl State {
     fn check(&self, ask: Ask) -> Result<Option<PoolId>, Refusal> {
         self.check_trunk(ask.trunk, ask.is_known)?;
         let service = &self.services[usize::from(ask.service.0)];
+        if service.unlicensed.is_some() {
+            return Err(Refusal::Unlicensed);
+        }
         if service.settings.limit.is_some_and(|limit| service.calls >= limit) {
             return Err(Refusal::ServiceFull);
         }
@@ -510,6 +534,7 @@ mod tests {
                 .collect(),
             trunks: vec![TrunkSettings { name: "t".into(), max_calls: None }],
             calls_max: 1000,
+            wanted: Wanted::default(),
         }
     }
 

@@ -16,6 +16,8 @@ pub enum Refusal {
     TrunkFull,
     /// No service has the called number.
     UnknownService,
+    /// A licence the service needs is missing or not in force.
+    Unlicensed,
     /// The service has as many calls as it may (`limit`).
     ServiceFull,
     /// No channel is free in the service's pool, or those free are reserved for other services.
@@ -26,12 +28,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in order of precedence.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UnknownTrunk,
         Self::Overload,
         Self::NodeFull,
         Self::TrunkFull,
         Self::UnknownService,
+        Self::Unlicensed,
         Self::ServiceFull,
         Self::PoolFull,
         Self::TargetFailed,
@@ -45,6 +48,7 @@ impl Refusal {
             Self::NodeFull => "node_full",
             Self::TrunkFull => "trunk_full",
             Self::UnknownService => "unknown_service",
+            Self::Unlicensed => "unlicensed",
             Self::ServiceFull => "service_full",
             Self::PoolFull => "pool_full",
             Self::TargetFailed => "target_failed",
@@ -59,25 +63,27 @@ impl Refusal {
             Self::Overload | Self::NodeFull => 503,
             Self::UnknownService => 404,
             Self::TrunkFull | Self::ServiceFull | Self::PoolFull => 486,
-            Self::TargetFailed => 480,
+            Self::Unlicensed | Self::TargetFailed => 480,
         }
     }
 
     /// The Q.850 cause for the Reason header (RFC 3326): 34 no circuit or channel available, 42 switching equipment
-    /// congestion, 27 destination out of order, 1 unallocated number, 21 call rejected.
+    /// congestion, 27 destination out of order, 1 unallocated number, 21 call rejected, 50 requested facility not
+    /// subscribed.
     pub const fn cause(self) -> u8 {
         match self {
             Self::UnknownTrunk => 21,
             Self::Overload | Self::NodeFull => 42,
             Self::UnknownService => 1,
             Self::TrunkFull | Self::ServiceFull | Self::PoolFull => 34,
+            Self::Unlicensed => 50,
             Self::TargetFailed => 27,
         }
     }
 
     /// Whether the called service's overflow plan is taken.
     pub const fn takes_plan(self) -> bool {
-        matches!(self, Self::ServiceFull | Self::PoolFull | Self::TargetFailed)
+        matches!(self, Self::Unlicensed | Self::ServiceFull | Self::PoolFull | Self::TargetFailed)
     }
 }
 
@@ -89,6 +95,7 @@ impl fmt::Display for Refusal {
             Self::NodeFull => "the node holds as many calls as limits.calls allows",
             Self::TrunkFull => "the trunk has as many calls as its max_calls allows",
             Self::UnknownService => "no service has the called number",
+            Self::Unlicensed => "a licence the service needs is missing or not in force",
             Self::ServiceFull => "the service has as many calls as its limit allows",
             Self::PoolFull => "the pool has no free channel for this service",
             Self::TargetFailed => "the target refused the call, did not answer, or could not be reached",

@@ -103,7 +103,7 @@ impl Brake {
 }
 
 fn event(kind: EventKind, at: Instant, refused: u64, lasted_ms: u64) -> Event {
-    Event { kind, at, subject: "node".into(), in_use: 0, capacity: 0, refused, lasted_ms }
+    Event { refused, lasted_ms, ..Event::about(kind, at, "node") }
 }
 
 #[cfg(test)]

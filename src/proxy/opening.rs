@@ -82,7 +82,7 @@ impl Proxy {
                     plan.refusal = Some(refusal);
                     plan.next_uri = usize::MAX;
                     // A call that overflows still takes a place in its trunk, if it goes anywhere at all.
-                    let goes_on = matches!(settings.overflow.first(), Some(Step::Route { .. }));
+                    let goes_on = matches!(settings.plan(Some(refusal)).first(), Some(Step::Route { .. }));
                     if goes_on && known.is_none() {
                         match self.gate.admit_to_trunk(ask.trunk, false) {
                             Ok(admitted) => channel = Some(admitted),
@@ -248,7 +248,7 @@ impl Proxy {
                     return self.answer_best(now, server, plan.best.take());
                 }
             }
-            let Some(step) = service.overflow.get(plan.next_step) else {
+            let Some(step) = service.plan(plan.refusal).get(plan.next_step) else {
                 return self.answer_best(now, server, plan.best.take());
             };
             plan.next_step += 1;
@@ -366,7 +366,8 @@ fn overflow_lines(
     advertise: &str,
 ) -> (Vec<u8>, Vec<u8>) {
     let original = message.request_uri();
-    let reason = if refusal == Refusal::TargetFailed { "unavailable" } else { "user-busy" };
+    let is_away = matches!(refusal, Refusal::TargetFailed | Refusal::Unlicensed);
+    let reason = if is_away { "unavailable" } else { "user-busy" };
     let mut diversion = b"Diversion: <".to_vec();
     diversion.extend_from_slice(original);
     diversion.extend_from_slice(format!(">;reason={reason};counter=1\r\n").as_bytes());

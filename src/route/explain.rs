@@ -63,21 +63,26 @@ pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Optio
         let target = &config.targets[service.target];
         let uris: Vec<&str> = target.uris.iter().map(|uri| &*uri.host_port).collect();
         steps.push(format!("admitted: to target {} ({})", target.name, uris.join(", then ")));
-        steps.push(format!("if the target fails: {}", plan(router, at_service)));
+        steps.push(format!("if the target fails: {}", plan(router, at_service, None)));
         return Some(Explanation { verdict: "admit", service: name, refusal: None, steps });
     };
     if !refusal.takes_plan() {
         return Some(refuse(refusal, name, steps));
     }
-    steps.push(format!("no channel: {refusal}"));
-    steps.push(format!("overflow plan: {}", plan(router, at_service)));
+    steps.push(match service_view.lacks {
+        Some(lack) if refusal == Refusal::Unlicensed => format!("no channel: {refusal}: {lack}"),
+        _ => format!("no channel: {refusal}"),
+    });
+    let is_unlicensed = refusal == Refusal::Unlicensed && service.unlicensed.is_some();
+    let name_of = if is_unlicensed { "unlicensed plan" } else { "overflow plan" };
+    steps.push(format!("{name_of}: {}", plan(router, at_service, Some(refusal))));
     Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps })
 }
 
-fn plan(router: &Router, service: usize) -> String {
+fn plan(router: &Router, service: usize, refusal: Option<Refusal>) -> String {
     let service = &router.config.services[service];
-    let words: Vec<String> = service
-        .overflow
+    let steps = service.plan(refusal);
+    let words: Vec<String> = steps
         .iter()
         .map(|step| match step {
             Step::Route { target, user } => {
@@ -94,7 +99,7 @@ fn plan(router: &Router, service: usize) -> String {
             },
         })
         .collect();
-    if service.overflow_is_default {
+    if service.overflow_is_default && steps == service.overflow {
         return "reject 486 (the default)".into();
     }
     words.join(", then ")

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "the shell owns the clock")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kinds of I/O errors are open-ended")]
 
+pub(crate) mod licensing;
 pub mod node;
 mod run;
 
@@ -56,6 +57,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// The licences cannot be read.
+    #[error("{0}")]
+    Licences(crate::vault::VaultError),
     /// More than one of these.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Self>),
@@ -176,7 +180,9 @@ impl Server {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
         let config = Arc::new(config);
-        let node = Arc::new(Node::new(Arc::clone(&config), file.map(Path::to_owned)));
+        let licensing = licensing::Licensing::start(&config)?;
+        let standing = licensing.standing().clone();
+        let node = Arc::new(Node::new(Arc::clone(&config), standing, file.map(Path::to_owned)));
         let proxy = Proxy::new(config, Arc::clone(&node.gate), Arc::clone(&node.slots), secret);
         node.set_router(Arc::clone(proxy.router()));
 
@@ -189,7 +195,7 @@ impl Server {
         let worker = run::spawn(shard, Arc::clone(&node), proxy, requests_in, published_out)?;
         let control = std::thread::Builder::new().name("sipweir-control".into()).spawn({
             let handle = handle.clone();
-            move || admin::serve(handle, admin_socket, published, stopped)
+            move || admin::serve(handle, licensing, admin_socket, published, stopped)
         })?;
         node.set_ready(true);
         Ok(Self {

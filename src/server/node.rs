@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::ReloadError;
 use crate::alert::{Event, EventKind};
 use crate::config::Config;
+use crate::licence::Standing;
 use crate::pool::{Gate, Slots};
 use crate::route::Router;
 use crate::time::Instant;
@@ -64,9 +65,9 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn new(config: Arc<Config>, file: Option<PathBuf>) -> Self {
+    pub(super) fn new(config: Arc<Config>, standing: Standing, file: Option<PathBuf>) -> Self {
         Self {
-            gate: Arc::new(Gate::new(&config.settings())),
+            gate: Arc::new(Gate::licensed(&config.settings(), standing)),
             slots: Arc::new(Slots::default()),
             file,
             router: ArcSwap::from_pointee(None),
@@ -176,15 +177,7 @@ impl Node {
     fn raise_about_config(&self, kind: EventKind, why: &str) {
         let file = self.file.as_ref().map_or_else(|| "configuration".into(), |file| file.display().to_string());
         let subject = if why.is_empty() { file } else { format!("{file}: {why}") };
-        self.raise(&Event {
-            kind,
-            at: self.now(),
-            subject: subject.into(),
-            in_use: 0,
-            capacity: 0,
-            refused: 0,
-            lasted_ms: 0,
-        });
+        self.raise(&Event::about(kind, self.now(), &subject));
     }
 
     pub(super) fn note_reload(&self, result: &Result<(), ReloadError>) {

@@ -11,6 +11,7 @@ mod cancel;
 mod counting;
 mod dialogs;
 mod hostile;
+mod licences;
 mod overflow;
 mod overload;
 mod peers;

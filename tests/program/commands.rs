@@ -22,8 +22,18 @@ fn json(output: &Output) -> Value {
 #[test]
 fn help_names_every_command_and_the_exit_codes() {
     let help = text(&run(&["--help"]).stdout);
-    for word in ["run", "check", "demo", "pools", "calls", "events", "explain", "completions", "Exit codes: 0 success"]
-    {
+    for word in [
+        "run",
+        "check",
+        "demo",
+        "pools",
+        "calls",
+        "events",
+        "explain",
+        "licence",
+        "completions",
+        "Exit codes: 0 success",
+    ] {
         assert!(help.contains(word), "{word}\n{help}");
     }
     assert_eq!(code(&run(&["frobnicate"])), 2);

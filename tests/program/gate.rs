@@ -94,9 +94,14 @@ pub(crate) const TO_VOICEMAIL: &str = "overflow = [{ route = \"voicemail\" }, { 
 
 impl Gate {
     pub(crate) fn start(channels: u32, plan: &str) -> Self {
+        Self::start_with(|ports, _| config(channels, ports, plan))
+    }
+
+    /// Starts with the configuration made for these ports and this folder.
+    pub(crate) fn start_with(config: impl Fn([u16; 4], &Folder) -> String) -> Self {
         let ports = [port(), port(), port(), port()];
         let folder = Folder::new();
-        let path = folder.write("sipweir.toml", &config(channels, ports, plan));
+        let path = folder.write("sipweir.toml", &config(ports, &folder));
         let log = std::fs::File::create(folder.0.join("log")).expect("a log");
         let child = Command::new(BINARY)
             .args(["run", "--config"])

@@ -5,4 +5,5 @@
 
 mod commands;
 mod gate;
+mod licences;
 mod sipp;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sipweir::alert::Event;
 use sipweir::config::Config;
+use sipweir::licence::Standing;
 use sipweir::metrics::Drop;
 use sipweir::pool::{Gate, Slots, View};
 use sipweir::proxy::{Input, Output, Proxy};
@@ -269,6 +270,12 @@ impl World {
 
     pub fn view(&self) -> View {
         self.gate.view()
+    }
+
+    /// Brings licences into force, as they stand at a date.
+    pub fn license(&mut self, standing: Standing) {
+        let now = self.now;
+        self.gate.license(standing, now, &mut self.events);
     }
 
     /// Channels of pool `ivr` in use.

@@ -1,0 +1,135 @@
+//! Keeps the gate in line with the licences: looks every second whether something was installed or removed, whether a
+//! term began or ended, and what the clock says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Node, StartError};
+use crate::alert::{Event, EventKind};
+use crate::config::Config;
+use crate::licence::{Licence, Standing, Wall, Watch};
+use crate::vault::{Held, Vault, VaultError, wall_now};
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of the licences of a running node.
+pub(crate) struct Licensing {
+    /// Opened when the configuration first depends on licences.
+    vault: Option<Vault>,
+    watch: Watch,
+    /// With which configuration, and after how much history, the licences were last read.
+    read: Option<(Arc<Config>, u64)>,
+    licences: Vec<Licence>,
+    standing: Standing,
+    clock_is_back: bool,
+    /// The last failure said, so that it is said once.
+    failure: Option<String>,
+}
+
+impl Licensing {
+    /// Opens the licences, if the configuration depends on any, and works out what they allow.
+    pub(super) fn start(config: &Arc<Config>) -> Result<Self, StartError> {
+        let mut licensing = Self {
+            vault: None,
+            watch: Watch::default(),
+            read: None,
+            licences: Vec::new(),
+            standing: Standing::default(),
+            clock_is_back: false,
+            failure: None,
+        };
+        licensing.refresh(config, wall_now(), &mut Vec::new()).map_err(StartError::Licences)?;
+        Ok(licensing)
+    }
+
+    /// What is allowed now.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Looks once; what changed is brought into force and told of.
+    pub(crate) fn look(&mut self, node: &Node) {
+        let config = node.config();
+        let mut events = Vec::new();
+        match self.refresh(&config, wall_now(), &mut events) {
+            Ok(true) => node.gate.license(self.standing.clone(), node.now(), &mut events),
+            Ok(false) => {}
+            // The licences known go on counting.
+            Err(error) => {
+                let error = error.to_string();
+                if self.failure.as_ref() != Some(&error) {
+                    tracing::error!(event = "licences_unreadable", "{error}");
+                    self.failure = Some(error);
+                }
+                return;
+            }
+        }
+        self.failure = None;
+        events.extend(self.watch.look(node.now(), &self.standing, &config.settings().wanted));
+        for mut event in events {
+            event.at = node.now();
+            node.raise(&event);
+        }
+    }
+
+    /// Reads again what changed. Whether the standing is another one.
+    fn refresh(&mut self, config: &Arc<Config>, now: Wall, events: &mut Vec<Event>) -> Result<bool, VaultError> {
+        if self.vault.is_none() {
+            if config.settings().wanted.is_nothing() {
+                return Ok(false);
+            }
+            self.vault = Some(Vault::open(config, now)?);
+        }
+        let Some(vault) = &mut self.vault else { return Ok(false) };
+        let clock = vault.clock(now)?;
+        let was_back = std::mem::replace(&mut self.clock_is_back, clock.set_back_to.is_some());
+        if let Some(now) = clock.set_back_to.filter(|_| !was_back) {
+            let detail = format!("it says {now}, and {} was seen before; licences are judged by that", clock.counts);
+            events.push(about(EventKind::LicenceClock, "clock", detail));
+        }
+        let length = vault.history_len();
+        let is_read = self.read.as_ref().is_some_and(|(read, seen)| Arc::ptr_eq(read, config) && *seen == length);
+        if is_read && self.standing.next.is_none_or(|next| clock.counts < next) {
+            return Ok(false);
+        }
+        if !is_read {
+            let Held { good, bad } = vault.licences(&config.licensing)?;
+            for (file, rejection) in bad {
+                let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                events.push(about(EventKind::LicenceRefused, &name, rejection.to_string()));
+            }
+            self.licences = good.into_iter().map(|installed| installed.licence).collect();
+            // What was done before the node started is no news.
+            if let Some((_, seen)) = &self.read {
+                for record in vault.history(*seen)?.0 {
+                    let is_refused = record.action == "refused";
+                    let kind = if is_refused { EventKind::LicenceRefused } else { EventKind::LicenceChanged };
+                    let code = if record.code.is_empty() { "unreadable" } else { &record.code };
+                    let detail = match (is_refused, record.why.is_empty()) {
+                        (true, _) => record.why,
+                        (false, true) => record.action,
+                        (false, false) => format!("{}: {}", record.action, record.why),
+                    };
+                    events.push(about(kind, code, detail));
+                }
+            }
+            self.read = Some((Arc::clone(config), length));
+        }
+        self.standing = vault.standing(&self.licences, &config.licensing, clock.counts);
+        Ok(true)
+    }
+}
+
+fn about(kind: EventKind, subject: &str, detail: String) -> Event {
+    Event { detail: detail.into(), ..Event::about(kind, crate::time::Instant::ZERO, subject) }
+}
+
+/// Looks every second until the runtime ends.
+pub(crate) async fn keep(mut licensing: Licensing, node: Arc<Node>) {
+    let mut every = tokio::time::interval(EVERY);
+    loop {
+        every.tick().await;
+        licensing.look(&node);
+    }
+}
