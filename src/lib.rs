@@ -27,6 +27,7 @@
 //! | shell | |
 //! |---|---|
 //! | `transport` | sockets |
+//! | `sinks` | telling the operators: Alertmanager, webhook, syslog, SNMP, file |
 //! | `vault` | licences on disk: signatures, installing, the clock |
 //! | `server` | a running node: threads, start, reload, stop |
 //! | `admin` | HTTP: metrics, views, explain |
@@ -70,6 +71,8 @@ pub mod cli;
 pub mod exit;
 #[cfg(feature = "shell")]
 pub mod server;
+#[cfg(feature = "shell")]
+pub mod sinks;
 #[cfg(feature = "shell")]
 pub mod transport;
 #[cfg(feature = "shell")]

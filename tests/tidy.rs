@@ -46,7 +46,7 @@ fn one_file_names_rsip() {
 
 #[test]
 fn the_core_names_no_shell() {
-    let shell = ["admin", "cli", "server", "transport", "vault"];
+    let shell = ["admin", "cli", "server", "sinks", "transport", "vault"];
     for (path, text) in sources("src") {
         let first = path.strip_prefix(root().join("src")).expect("below src").components().next().expect("a name");
         let first = first.as_os_str().to_string_lossy().into_owned();

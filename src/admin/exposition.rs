@@ -3,6 +3,8 @@
 //! Counters are copied into `metrics` handles when somebody asks; the call path never touches them.
 
 use std::fmt::Write as _;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -105,6 +107,15 @@ impl Exposition {
         for (kind, count) in node.event_counts() {
             counter!("sipweir_events_total", "event" => kind.label()).absolute(count);
         }
+        let sinks = node.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (sink, counts) in &*sinks {
+            let [delivered, failed, dropped, queued] =
+                [&counts.delivered, &counts.failed, &counts.dropped, &counts.queued].map(|n| n.load(Ordering::Relaxed));
+            for (result, count) in [("delivered", delivered), ("failed", failed), ("dropped", dropped)] {
+                counter!("sipweir_sink_notices_total", "sink" => sink.to_string(), "result" => result).absolute(count);
+            }
+            gauge!("sipweir_sink_queued", "sink" => sink.to_string()).set(queued as f64);
+        }
         gauge!("sipweir_ready").set(if node.is_ready() { 1 } else { 0 });
         gauge!("sipweir_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
     }
@@ -185,6 +196,8 @@ fn describe() {
     describe_gauge!("sipweir_transactions", "Transactions alive");
     describe_gauge!("sipweir_timers", "Timers running");
     describe_counter!("sipweir_events_total", "Events raised");
+    describe_counter!("sipweir_sink_notices_total", "Notices delivered to a sink, attempts failed, notices given up");
+    describe_gauge!("sipweir_sink_queued", "Notices that wait for a sink");
     describe_gauge!("sipweir_ready", "1 while the node takes calls");
     describe_gauge!("sipweir_build_info", "The version that runs");
 }

@@ -6,7 +6,7 @@ pub mod view;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -14,9 +14,11 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::alert::Event;
 use crate::route::explain;
 use crate::server::licensing::{self, Licensing};
 use crate::server::{Handle, Published};
+use crate::sinks;
 use exposition::Exposition;
 use view::{CallsView, Problem, View};
 
@@ -31,7 +33,7 @@ struct Admin {
 /// Runs the control side on the current thread until told to stop.
 pub(crate) fn serve(
     handle: Handle,
-    licensing: Licensing,
+    (licensing, to_be_told): (Licensing, mpsc::Receiver<Event>),
     socket: Option<TcpListener>,
     mut published: mpsc::Receiver<Published>,
     stopped: oneshot::Receiver<()>,
@@ -41,6 +43,7 @@ pub(crate) fn serve(
         Err(error) => return tracing::error!(%error, "no runtime for the admin interface"),
     };
     runtime.block_on(async {
+        tokio::spawn(sinks::run(Arc::clone(handle.node()), to_be_told));
         tokio::spawn(licensing::keep(licensing, Arc::clone(handle.node())));
         let admin = Arc::new(Admin { handle, exposition: Mutex::new(Exposition::new()) });
         if let Some(socket) = socket {
@@ -82,6 +85,7 @@ fn routes(admin: Arc<Admin>) -> Router {
         .route("/api/v1/calls", get(calls))
         .route("/api/v1/events", get(events))
         .route("/api/v1/explain", get(explained))
+        .route("/api/v1/sinks/{name}/test", post(test_sink))
         .route("/api/v1/reload", post(reload))
         .with_state(admin)
 }
@@ -90,6 +94,7 @@ async fn index() -> &'static str {
     "sipweir\n\n/metrics         Prometheus text\n/healthz         200 while the process lives\n/readyz          200 while it takes calls\n\
      /api/v1/pools    pools, services and trunks\n/api/v1/calls    calls in progress (?pool= &service= &trunk= &limit=)\n\
      /api/v1/events   the last events\n/api/v1/explain  what would happen to a call (?trunk= &number=)\n\
+     /api/v1/sinks/NAME/test  POST: send a test to a sink\n\
      /api/v1/reload   POST: read the configuration again\n"
 }
 
@@ -144,6 +149,26 @@ async fn explained(State(admin): State<Arc<Admin>>, Query(query): Query<ExplainQ
         Some(explanation) => Json(explanation).into_response(),
         None => (StatusCode::NOT_FOUND, Json(Problem::no_trunk(&router.config, &query.trunk))).into_response(),
     }
+}
+
+/// What the other side of a sink said.
+#[derive(Serialize)]
+struct Tested {
+    delivered: bool,
+    answer: String,
+}
+
+async fn test_sink(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Response {
+    let node = admin.handle.node();
+    let config = node.config();
+    let Some(sink) = config.sinks.iter().find(|sink| *sink.name == *name) else {
+        return (StatusCode::NOT_FOUND, Json(Problem::no_sink(&config, &name))).into_response();
+    };
+    let (delivered, answer) = match sinks::test(sink, node).await {
+        Ok(answer) => (true, answer),
+        Err(error) => (false, error.to_string()),
+    };
+    Json(Tested { delivered, answer }).into_response()
 }
 
 /// What a reload says: no problems, or every one.

@@ -13,6 +13,12 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// The sink is not configured.
+    pub fn no_sink(config: &Config, sink: &str) -> Self {
+        let known: Vec<&str> = config.sinks.iter().map(|sink| &*sink.name).collect();
+        Self { problem: format!("there is no sink {sink:?}; known are {}", known.join(", ")) }
+    }
+
     /// The trunk is not configured.
     pub fn no_trunk(config: &Config, trunk: &str) -> Self {
         let known: Vec<&str> = config.trunks.iter().map(|trunk| &*trunk.name).collect();

@@ -58,6 +58,10 @@ pub enum EventKind {
     ServiceUnlicensed,
     /// A service that lacked a licence has it.
     ServiceLicensed,
+    /// A sink does not take what it is sent.
+    SinkFailing,
+    /// A sink that failed takes what it is sent.
+    SinkRecovered,
     /// A new configuration is in force.
     ConfigReloaded,
     /// A new configuration was refused; the old one stays in force.
@@ -66,7 +70,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
@@ -81,6 +85,8 @@ impl EventKind {
         Self::LicenceClock,
         Self::ServiceUnlicensed,
         Self::ServiceLicensed,
+        Self::SinkFailing,
+        Self::SinkRecovered,
         Self::ConfigReloaded,
         Self::ConfigRefused,
     ];
@@ -102,6 +108,8 @@ impl EventKind {
             Self::LicenceClock => "licence_clock",
             Self::ServiceUnlicensed => "service_unlicensed",
             Self::ServiceLicensed => "service_licensed",
+            Self::SinkFailing => "sink_failing",
+            Self::SinkRecovered => "sink_recovered",
             Self::ConfigReloaded => "config_reloaded",
             Self::ConfigRefused => "config_refused",
         }
@@ -110,14 +118,19 @@ impl EventKind {
     /// How much it matters.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::PoolNearFull | Self::LicenceExpiring | Self::LicenceRefused | Self::LicenceClock => Severity::Warning,
+            Self::SinkFailing
+            | Self::PoolNearFull
+            | Self::LicenceExpiring
+            | Self::LicenceRefused
+            | Self::LicenceClock => Severity::Warning,
             Self::PoolExhausted
             | Self::Overload
             | Self::ConfigRefused
             | Self::LicenceMissing
             | Self::LicenceExpired
             | Self::ServiceUnlicensed => Severity::Critical,
-            Self::PoolRecovered
+            Self::SinkRecovered
+            | Self::PoolRecovered
             | Self::OverloadOver
             | Self::ConfigReloaded
             | Self::LicenceInForce
@@ -145,6 +158,8 @@ impl EventKind {
             Self::LicenceClock => "the clock was set back; licences are judged by the latest time seen",
             Self::ServiceUnlicensed => "a call came to a service that lacks a licence and took its unlicensed plan",
             Self::ServiceLicensed => "a service that lacked a licence has it; says how many calls were refused",
+            Self::SinkFailing => "a sink does not take what it is sent; it is tried again, and nothing is lost yet",
+            Self::SinkRecovered => "a sink that failed takes what it is sent; says for how long it did not",
             Self::ConfigReloaded => "a new configuration is in force; calls in progress went on",
             Self::ConfigRefused => "a new configuration has problems; the old one stays in force",
         }
@@ -164,8 +179,59 @@ impl EventKind {
             Self::LicenceExpired => "install a renewal",
             Self::LicenceRefused => "do what the message says",
             Self::LicenceClock => "set the clock right; find out who set it back",
-            Self::ServiceLicensed | Self::ConfigReloaded => "nothing",
+            Self::ServiceLicensed | Self::ConfigReloaded | Self::SinkRecovered => "nothing",
+            Self::SinkFailing => {
+                "see that what it sends to runs and can be reached; sipweir events test SINK says more"
+            }
             Self::ConfigRefused => "sipweir check says what is wrong; correct it and reload",
+        }
+    }
+
+    /// Whether it begins something that another event ends.
+    pub const fn is_condition(self) -> bool {
+        match self {
+            Self::PoolNearFull
+            | Self::PoolExhausted
+            | Self::Overload
+            | Self::LicenceMissing
+            | Self::ServiceUnlicensed
+            | Self::SinkFailing => true,
+            Self::PoolRecovered
+            | Self::OverloadOver
+            | Self::LicenceInForce
+            | Self::LicenceExpiring
+            | Self::LicenceExpired
+            | Self::LicenceRefused
+            | Self::LicenceChanged
+            | Self::LicenceClock
+            | Self::ServiceLicensed
+            | Self::SinkRecovered
+            | Self::ConfigReloaded
+            | Self::ConfigRefused => false,
+        }
+    }
+
+    /// The conditions it ends.
+    pub const fn resolves(self) -> &'static [Self] {
+        match self {
+            Self::PoolRecovered => &[Self::PoolNearFull, Self::PoolExhausted],
+            Self::OverloadOver => &[Self::Overload],
+            Self::LicenceInForce => &[Self::LicenceMissing],
+            Self::ServiceLicensed => &[Self::ServiceUnlicensed],
+            Self::SinkRecovered => &[Self::SinkFailing],
+            Self::PoolNearFull
+            | Self::PoolExhausted
+            | Self::Overload
+            | Self::LicenceMissing
+            | Self::LicenceExpiring
+            | Self::LicenceExpired
+            | Self::LicenceRefused
+            | Self::LicenceChanged
+            | Self::LicenceClock
+            | Self::ServiceUnlicensed
+            | Self::SinkFailing
+            | Self::ConfigReloaded
+            | Self::ConfigRefused => &[],
         }
     }
 
@@ -241,6 +307,10 @@ impl fmt::Display for Event {
                 "service {subject} is licensed again after {} s; {refused} calls took the unlicensed plan meanwhile",
                 lasted_ms / 1000,
             ),
+            EventKind::SinkFailing => write!(f, "sink {subject}: {detail}"),
+            EventKind::SinkRecovered => {
+                write!(f, "sink {subject} takes what it is sent again after {} s", lasted_ms / 1000)
+            }
             EventKind::ConfigReloaded => write!(f, "configuration reloaded: {subject}"),
             EventKind::ConfigRefused => write!(f, "configuration refused, the old one stays in force: {subject}"),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ use crate::admin::view::Problem;
 use crate::exit::ExitError;
 
 /// How long a node may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Which node to ask.
 #[derive(Args)]
@@ -30,7 +31,16 @@ pub(super) struct NodeArgs {
 impl NodeArgs {
     /// Gets `path` with `query` and reads the answer.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, Option<&str>)]) -> Result<T, ExitError> {
-        let (status, body) = self.fetch(path, query)?;
+        self.read(Request::get(with_query(path, query)))
+    }
+
+    /// Posts nothing to `path` and reads the answer.
+    pub(super) fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ExitError> {
+        self.read(Request::post(path))
+    }
+
+    fn read<T: DeserializeOwned>(&self, request: Builder) -> Result<T, ExitError> {
+        let (status, body) = self.fetch(request)?;
         let answer = || String::from_utf8_lossy(&body).trim().to_owned();
         match status {
             StatusCode::OK => serde_json::from_slice(&body)
@@ -44,7 +54,7 @@ impl NodeArgs {
         }
     }
 
-    fn fetch(&self, path: &str, query: &[(&str, Option<&str>)]) -> Result<(StatusCode, Bytes), ExitError> {
+    fn fetch(&self, request: Builder) -> Result<(StatusCode, Bytes), ExitError> {
         let failed = |error: &dyn std::fmt::Display| {
             ExitError::NoNode(format!(
                 "no node answers at {}: {error}; start one with `sipweir run`, or name another with --admin",
@@ -53,9 +63,6 @@ impl NodeArgs {
         };
         let base: Uri = self.admin.parse().map_err(|error| failed(&error))?;
         let authority = base.authority().ok_or_else(|| failed(&"it is no URL such as http://127.0.0.1:8060"))?.clone();
-        let pairs: Vec<String> =
-            query.iter().filter_map(|(key, value)| Some(format!("{key}={}", escaped((*value)?)))).collect();
-        let target = format!("{path}?{}", pairs.join("&"));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
         let exchange = async {
@@ -65,7 +72,7 @@ impl NodeArgs {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
             let connection = tokio::spawn(connection);
-            let request = Request::get(target)
+            let request = request
                 .header("host", authority.as_str())
                 .body(Empty::<Bytes>::new())
                 .map_err(|error| failed(&error))?;
@@ -81,8 +88,14 @@ impl NodeArgs {
     }
 }
 
+fn with_query(path: &str, query: &[(&str, Option<&str>)]) -> String {
+    let pairs: Vec<String> =
+        query.iter().filter_map(|(key, value)| Some(format!("{key}={}", escaped((*value)?)))).collect();
+    format!("{path}?{}", pairs.join("&"))
+}
+
 /// Percent-encoding of a query value (RFC 3986 §2.1).
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value
         .bytes()
         .map(|octet| match octet {

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::client::NodeArgs;
+use super::client::{NodeArgs, escaped};
 use super::{say, say_json};
 use crate::admin::view::{CallsView, View};
 use crate::alert::EventKind;
@@ -116,6 +116,29 @@ pub(super) struct Events {
 enum EventsCommand {
     /// List the last events of a running node; what happens without a command, too
     List(EventsList),
+    /// Send a test to a sink of a running node, and say what the other side answered
+    Test(EventsTest),
+}
+
+#[derive(Args)]
+struct EventsTest {
+    /// The sink's name
+    sink: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl EventsTest {
+    fn run(self) -> Result<(), ExitError> {
+        let tested: serde_json::Value = self.node.post(&format!("/api/v1/sinks/{}/test", escaped(&self.sink)))?;
+        let answer = tested["answer"].as_str().unwrap_or_default();
+        if self.node.json {
+            say_json(&tested);
+        } else if tested["delivered"] == true {
+            say(format_args!("delivered: {answer}"));
+        }
+        if tested["delivered"] == true { Ok(()) } else { Err(ExitError::Failed(format!("not delivered: {answer}"))) }
+    }
 }
 
 #[derive(Args)]
@@ -162,6 +185,7 @@ impl Events {
                 Ok(())
             }
             Some(EventsCommand::List(EventsList { catalogue: false, node })) => Self { command: None, node }.list(),
+            Some(EventsCommand::Test(test)) => test.run(),
             None => self.list(),
         }
     }

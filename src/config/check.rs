@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::file::{Problems, Section};
 use super::licences::{check_licensing, read_licensed, read_licensing};
 use super::services::read_services;
+use super::sinks::read_sinks;
 use super::{Cidr, Config, Limits, Listen, Pool, Problem, Target, TargetUri, Trunk, UnknownSource};
 use crate::alert::Thresholds;
 use crate::pool::PoolSettings;
@@ -122,7 +123,16 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         ack_wait,
         limits,
         licensing,
+        sinks: read_sinks(root, problems),
+        alert_hold: read_alerts(root, problems),
     }
+}
+
+fn read_alerts(root: &mut Section, problems: &mut Problems) -> Duration {
+    let Some(mut section) = root.section(problems, "alerts") else { return Duration::ZERO };
+    let hold = section.number(problems, "hold_s", 0..=86_400).unwrap_or(0);
+    section.finish(problems);
+    Duration::from_secs(u64::from(hold))
 }
 
 fn read_listen(root: &mut Section, problems: &mut Problems) -> Vec<Listen> {

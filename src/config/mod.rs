@@ -7,6 +7,7 @@ mod file;
 mod licences;
 mod plan;
 mod services;
+mod sinks;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use file::Problem;
 pub use licences::{Issuer, Licensed, Licensing};
 pub use plan::Step;
+pub use sinks::{Secret, Sink, SinkKind, Template, Transport};
 
 use crate::pool::{PoolSettings, Refusal, ServiceSettings, Settings, TrunkSettings};
 use crate::transaction::timer::Lengths;
@@ -237,6 +239,10 @@ pub struct Config {
     pub limits: Limits,
     /// Whose licences are accepted, and how they count.
     pub licensing: Licensing,
+    /// Who is told of events.
+    pub sinks: Vec<Sink>,
+    /// How long a condition must hold before they are.
+    pub alert_hold: Duration,
 }
 
 impl Config {

@@ -26,6 +26,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::metrics::Counters;
 use crate::proxy::{Load, Proxy};
+use crate::sinks;
 use crate::transport::udp;
 
 /// Why a node cannot start.
@@ -182,7 +183,8 @@ impl Server {
         let config = Arc::new(config);
         let licensing = licensing::Licensing::start(&config)?;
         let standing = licensing.standing().clone();
-        let node = Arc::new(Node::new(Arc::clone(&config), standing, file.map(Path::to_owned)));
+        let (to_sinks, to_be_told) = mpsc::channel(sinks::EVENTS_MAX);
+        let node = Arc::new(Node::new(Arc::clone(&config), standing, file.map(Path::to_owned), to_sinks));
         let proxy = Proxy::new(config, Arc::clone(&node.gate), Arc::clone(&node.slots), secret);
         node.set_router(Arc::clone(proxy.router()));
 
@@ -195,7 +197,7 @@ impl Server {
         let worker = run::spawn(shard, Arc::clone(&node), proxy, requests_in, published_out)?;
         let control = std::thread::Builder::new().name("sipweir-control".into()).spawn({
             let handle = handle.clone();
-            move || admin::serve(handle, licensing, admin_socket, published, stopped)
+            move || admin::serve(handle, (licensing, to_be_told), admin_socket, published, stopped)
         })?;
         node.set_ready(true);
         Ok(Self {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 use super::ReloadError;
 use crate::alert::{Event, EventKind};
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::licence::Standing;
 use crate::pool::{Gate, Slots};
 use crate::route::Router;
+use crate::sinks::AllCounts;
 use crate::time::Instant;
 
 /// Events kept for readers; the oldest gives way.
@@ -58,6 +60,9 @@ pub struct Node {
     events: Mutex<VecDeque<EventRecord>>,
     events_seen: AtomicU64,
     event_counts: [AtomicU64; EventKind::ALL.len()],
+    /// What the sinks did.
+    pub sinks: AllCounts,
+    to_sinks: mpsc::Sender<Event>,
     ready: AtomicBool,
     stopping: AtomicBool,
     started: std::time::Instant,
@@ -65,7 +70,12 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn new(config: Arc<Config>, standing: Standing, file: Option<PathBuf>) -> Self {
+    pub(super) fn new(
+        config: Arc<Config>,
+        standing: Standing,
+        file: Option<PathBuf>,
+        to_sinks: mpsc::Sender<Event>,
+    ) -> Self {
         Self {
             gate: Arc::new(Gate::licensed(&config.settings(), standing)),
             slots: Arc::new(Slots::default()),
@@ -75,6 +85,8 @@ impl Node {
             events: Mutex::default(),
             events_seen: AtomicU64::new(0),
             event_counts: Default::default(),
+            sinks: AllCounts::default(),
+            to_sinks,
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             started: std::time::Instant::now(),
@@ -128,7 +140,7 @@ impl Node {
     }
 
     /// Tells the operators: a log line, and the list.
-    pub(super) fn raise(&self, event: &Event) {
+    pub(crate) fn raise(&self, event: &Event) {
         self.event_counts[event.kind as usize].fetch_add(1, Ordering::Relaxed);
         let record = EventRecord {
             number: self.events_seen.fetch_add(1, Ordering::Relaxed) + 1,
@@ -162,6 +174,10 @@ impl Node {
             crate::alert::Severity::Info => log!(info),
             crate::alert::Severity::Warning => log!(warn),
             crate::alert::Severity::Critical => log!(error),
+        }
+        // Should the control side be that far behind, the log and the list still have it.
+        if self.to_sinks.try_send(event.clone()).is_err() {
+            tracing::warn!(event = "sinks_behind", "an event is told to no sink: {}", record.message);
         }
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         if events.len() == EVENTS_MAX {

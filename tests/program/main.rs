@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "processes and real sockets take real time; every wait is bounded")]
 #![allow(missing_docs, reason = "tests")]
 
+mod alerts;
 mod commands;
 mod gate;
 mod licences;
