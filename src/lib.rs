@@ -27,7 +27,7 @@
 //! | shell | |
 //! |---|---|
 //! | `transport` | sockets |
-//! | `sinks` | telling the operators: Alertmanager, webhook, syslog, SNMP, file |
+//! | `sinks` | telling the operators: Alertmanager, webhook, syslog, SNMP, e-mail, file |
 //! | `vault` | licences on disk: signatures, installing, the clock |
 //! | `server` | a running node: threads, start, reload, stop |
 //! | `admin` | HTTP: metrics, views, explain |

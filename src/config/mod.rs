@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use file::Problem;
 pub use licences::{Issuer, Licensed, Licensing};
 pub use plan::Step;
-pub use sinks::{Secret, Sink, SinkKind, Template, Transport};
+pub use sinks::{Mail, MailTls, Secret, Sink, SinkKind, Template, Transport};
 
 use crate::pool::{PoolSettings, Refusal, ServiceSettings, Settings, TrunkSettings};
 use crate::transaction::timer::Lengths;

@@ -37,6 +37,38 @@ pub enum Transport {
     Udp,
     /// A connection, octets counted (RFC 6587 §3.4.1).
     Tcp,
+    /// The same within TLS (RFC 5425).
+    Tls,
+}
+
+/// How mail is kept from other eyes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MailTls {
+    /// STARTTLS, or nothing is sent.
+    StartTls,
+    /// From the first octet.
+    FromStart,
+    /// Not at all.
+    None,
+}
+
+/// A mail server, and whom it sends to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mail {
+    /// The server.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: u16,
+    /// How it is talked to.
+    pub tls: MailTls,
+    /// Certificates that are trusted besides the system's.
+    pub ca_file: Option<Box<str>>,
+    /// User and password.
+    pub login: Option<(Box<str>, Secret)>,
+    /// The sender's mailbox.
+    pub from: Box<str>,
+    /// The receivers' mailboxes.
+    pub to: Vec<Box<str>>,
 }
 
 /// What takes the notices.
@@ -64,7 +96,11 @@ pub enum SinkKind {
         address: Box<str>,
         /// The facility's number, RFC 5424 §6.2.1.
         facility: u8,
+        /// Certificates that are trusted besides the system's.
+        ca_file: Option<Box<str>>,
     },
+    /// E-mail.
+    Mail(Mail),
     /// An SNMPv2c trap (RFC 3416 §4.2.6).
     Snmp {
         /// Where.
@@ -86,6 +122,7 @@ impl SinkKind {
             Self::Alertmanager { .. } => "alertmanager",
             Self::Webhook { .. } => "webhook",
             Self::Syslog { .. } => "syslog",
+            Self::Mail(_) => "mail",
             Self::Snmp { .. } => "snmp",
             Self::File { .. } => "file",
         }
@@ -128,7 +165,7 @@ pub(super) fn read_sinks(root: &mut Section, problems: &mut Problems) -> Vec<Sin
 }
 
 fn read_kind(section: &mut Section, problems: &mut Problems) -> Option<SinkKind> {
-    let kinds = "\"alertmanager\", \"webhook\", \"syslog\", \"snmp\" or \"file\"";
+    let kinds = "\"alertmanager\", \"webhook\", \"syslog\", \"snmp\", \"mail\" or \"file\"";
     let kind = section.needed_string(problems, "type", "\"alertmanager\"")?;
     match kind.as_str() {
         "alertmanager" => {
@@ -153,9 +190,10 @@ fn read_kind(section: &mut Section, problems: &mut Problems) -> Option<SinkKind>
             url.map(|url| SinkKind::Webhook { url, template, secret })
         }
         "syslog" => {
-            let example = "\"udp:192.0.2.20:514\" or \"tcp:192.0.2.20:601\"";
+            let example = "\"udp:192.0.2.20:514\", \"tcp:192.0.2.20:601\" or \"tls:logs.example.net:6514\"";
             let text = section.needed_string(problems, "address", example);
             let facility = section.number(problems, "facility", 0..=23).unwrap_or(16) as u8;
+            let ca_file = section.string(problems, "ca_file").map(String::into_boxed_str);
             let text = text?;
             let has_port = |address: &str| {
                 address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
@@ -163,13 +201,14 @@ fn read_kind(section: &mut Section, problems: &mut Problems) -> Option<SinkKind>
             let parts = match text.split_once(':') {
                 Some(("udp", address)) if has_port(address) => Some((Transport::Udp, address)),
                 Some(("tcp", address)) if has_port(address) => Some((Transport::Tcp, address)),
+                Some(("tls", address)) if has_port(address) => Some((Transport::Tls, address)),
                 _ => None,
             };
             if parts.is_none() {
                 let cure = format!("write it as {example}");
                 problems.add(section.key("address"), format!("{text:?} is no address of a syslog server"), cure);
             }
-            parts.map(|(transport, address)| SinkKind::Syslog { transport, address: address.into(), facility })
+            parts.map(|(transport, address)| SinkKind::Syslog { transport, address: address.into(), facility, ca_file })
         }
         "snmp" => {
             let text = section.needed_string(problems, "address", "\"192.0.2.20:162\"");
@@ -185,6 +224,7 @@ fn read_kind(section: &mut Section, problems: &mut Problems) -> Option<SinkKind>
             }
             address.map(|address| SinkKind::Snmp { address, community })
         }
+        "mail" => read_mail(section, problems).map(SinkKind::Mail),
         "file" => {
             let path = section.needed_string(problems, "path", "\"/var/log/sipweir/events.jsonl\"");
             path.map(|path| SinkKind::File { path: path.into() })
@@ -194,6 +234,62 @@ fn read_kind(section: &mut Section, problems: &mut Problems) -> Option<SinkKind>
             None
         }
     }
+}
+
+fn read_mail(section: &mut Section, problems: &mut Problems) -> Option<Mail> {
+    let server = section.needed_string(problems, "server", "\"smtp.example.net:587\"");
+    let tls = match section.string(problems, "tls").as_deref() {
+        None | Some("starttls") => MailTls::StartTls,
+        Some("tls") => MailTls::FromStart,
+        Some("none") => MailTls::None,
+        Some(other) => {
+            let what = format!("{other:?} is unknown");
+            problems.add(section.key("tls"), what, "write \"starttls\", \"tls\" or \"none\"");
+            MailTls::StartTls
+        }
+    };
+    let ca_file = section.string(problems, "ca_file").map(String::into_boxed_str);
+    let user = section.string(problems, "username");
+    let password = read_secret(section, problems, ("password", "password_file", "password_env"));
+    let login = match (user, password) {
+        (Some(user), Some(password)) => Some((user.into(), password)),
+        (None, None) => None,
+        (Some(_), None) => {
+            problems.add(section.key("password_file"), "is missing beside username", "name it, or password_env");
+            None
+        }
+        (None, Some(_)) => {
+            problems.add(section.key("username"), "is missing beside the password", "name it");
+            None
+        }
+    };
+    let from = section.needed_string(problems, "from", "\"sipweir <gate@example.net>\"");
+    let to = section.strings(problems, "to").unwrap_or_default();
+    if to.is_empty() {
+        problems.add(section.key("to"), "is missing", "write to = [\"operators@example.net\"]");
+    }
+    // The whole grammar is the mail library's; this much tells a mailbox from a slip of the pen.
+    let is_mailbox = |text: &str| {
+        let address = text.rsplit_once('<').map_or(text, |(_, rest)| rest.trim_end_matches('>'));
+        let parts = address.split_once('@');
+        parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'))
+            && !address.contains(char::is_whitespace)
+            && !text.contains(char::is_control)
+    };
+    for (key, text) in from.iter().map(|text| ("from", text)).chain(to.iter().map(|text| ("to", text))) {
+        if !is_mailbox(text) {
+            problems.add(section.key(key), format!("{text:?} is no mailbox"), "write it as \"name@example.net\"");
+        }
+    }
+    let server = server?;
+    let parts = server.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let Some((host, port)) = parts.filter(|(host, _)| !host.is_empty()) else {
+        let cure = "write it as \"smtp.example.net:587\"";
+        problems.add(section.key("server"), format!("{server:?} is no host and port"), cure);
+        return None;
+    };
+    let to = to.into_iter().map(String::into_boxed_str).collect();
+    Some(Mail { host: host.into(), port, tls, ca_file, login, from: from?.into(), to })
 }
 
 fn read_url(section: &mut Section, problems: &mut Problems, example: &str) -> Option<Box<str>> {

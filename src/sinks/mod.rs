@@ -3,6 +3,7 @@
 
 mod http;
 mod letter;
+mod mail;
 mod queue;
 mod snmp;
 mod syslog;
@@ -191,9 +192,10 @@ pub(crate) async fn deliver(kind: &SinkKind, letters: &[Letter], http: &Http) ->
         match kind {
             SinkKind::Alertmanager { url } => http.alertmanager(url, letters).await,
             SinkKind::Webhook { url, template, secret } => http.webhook(url, *template, secret.as_ref(), letters).await,
-            SinkKind::Syslog { transport, address, facility } => {
-                syslog::send(*transport, address, *facility, letters).await
+            SinkKind::Syslog { transport, address, facility, ca_file } => {
+                syslog::send((*transport, address), ca_file.as_deref(), *facility, letters).await
             }
+            SinkKind::Mail(mail) => mail::send(mail, letters).await,
             SinkKind::Snmp { address, community } => snmp::send(*address, community.as_ref(), letters).await,
             SinkKind::File { path } => append(path, letters).await,
         }

@@ -1,7 +1,13 @@
-//! Syslog, RFC 5424, over UDP (RFC 5426) and TCP with counted octets (RFC 6587 §3.4.1).
+//! Syslog, RFC 5424, over UDP (RFC 5426), TCP with counted octets (RFC 6587 §3.4.1) and TLS (RFC 5425).
 
-use tokio::io::AsyncWriteExt as _;
+use std::sync::Arc;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::{DeliveryError, Letter};
 use crate::alert::Status;
@@ -11,8 +17,8 @@ use crate::config::Transport;
 const ENTERPRISE: &str = "32473";
 
 pub(super) async fn send(
-    transport: Transport,
-    address: &str,
+    (transport, address): (Transport, &str),
+    ca_file: Option<&str>,
     facility: u8,
     letters: &[Letter],
 ) -> Result<String, DeliveryError> {
@@ -30,15 +36,46 @@ pub(super) async fn send(
             Ok(format!("sent to {to}; over UDP nobody says whether it arrived"))
         }
         Transport::Tcp => {
-            let mut stream = TcpStream::connect(address).await.map_err(failed)?;
-            for message in &messages {
-                let framed = format!("{} {message}", message.len());
-                stream.write_all(framed.as_bytes()).await.map_err(failed)?;
-            }
-            stream.shutdown().await.map_err(failed)?;
+            let stream = TcpStream::connect(address).await.map_err(failed)?;
+            write(stream, &messages).await.map_err(failed)?;
             Ok(format!("taken by {address}"))
         }
+        Transport::Tls => {
+            let config = client_config(ca_file)?;
+            let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+            let name = ServerName::try_from(host.to_owned())
+                .map_err(|error| DeliveryError::Secret(format!("{address}: {error}")))?;
+            let stream = TcpStream::connect(address).await.map_err(failed)?;
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(failed)?;
+            write(stream, &messages).await.map_err(failed)?;
+            Ok(format!("taken by {address}, over TLS"))
+        }
     }
+}
+
+async fn write(mut stream: impl AsyncWrite + Unpin, messages: &[String]) -> std::io::Result<()> {
+    for message in messages {
+        let framed = format!("{} {message}", message.len());
+        stream.write_all(framed.as_bytes()).await?;
+    }
+    stream.shutdown().await
+}
+
+/// Trusts the system's certificates, and those of `ca_file`.
+fn client_config(ca_file: Option<&str>) -> Result<ClientConfig, DeliveryError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(file) = ca_file {
+        let failed = |error: &dyn std::fmt::Display| DeliveryError::Secret(format!("{file}: {error}"));
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| failed(&error))? {
+            roots.add(certificate.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+        }
+    }
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| DeliveryError::Secret(error.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn message(letter: &Letter, facility: u8) -> String {

@@ -327,6 +327,98 @@ fn snmptrapd_rsyslogd_and_a_file_get_what_they_understand() {
     assert!(!gate.log().contains("secret-community"), "a secret in the log");
 }
 
+/// A certificate for 127.0.0.1 and the authority that signed it: `ca.pem`, `cert.pem` and `key.pem` in the folder.
+fn certificates(folder: &Folder) {
+    folder.write("san", "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n");
+    let script = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 \
+                  -subj /CN=test-ca && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem \
+                  -out cert.csr -subj /CN=127.0.0.1 && openssl x509 -req -in cert.csr -CA ca.pem -CAkey ca.key \
+                  -CAcreateserial -out cert.pem -days 2 -extfile san";
+    let output = Command::new("sh").args(["-c", script]).current_dir(&folder.0).output().expect("sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn mail_and_syslog_travel_over_tls_to_those_whose_certificate_is_trusted() {
+    let folder = Folder::new();
+    certificates(&folder);
+    let path = |name: &str| folder.0.join(name).to_str().expect("UTF-8").to_owned();
+    let [smtp, syslog] = [port(), port()];
+    let smtp_listen = format!("127.0.0.1:{smtp}");
+    let mails = folder.0.join("mails.log");
+    let _smtp = Server::start(
+        "/usr/bin/python3",
+        &[
+            "-u",
+            "-m",
+            "aiosmtpd",
+            "-n",
+            "-l",
+            &smtp_listen,
+            "--tlscert",
+            &path("cert.pem"),
+            "--tlskey",
+            &path("key.pem"),
+            "-c",
+            "aiosmtpd.handlers.Debugging",
+            "stdout",
+        ],
+        &mails,
+    );
+    let rsyslog = format!(
+        "global(DefaultNetstreamDriver=\"ossl\" DefaultNetstreamDriverCAFile=\"{}\"\n\
+         DefaultNetstreamDriverCertFile=\"{}\" DefaultNetstreamDriverKeyFile=\"{}\")\n\
+         module(load=\"imtcp\" StreamDriver.Name=\"ossl\" StreamDriver.Mode=\"1\" StreamDriver.AuthMode=\"anon\")\n\
+         input(type=\"imtcp\" port=\"{syslog}\" address=\"127.0.0.1\")\n\
+         template(name=\"all\" type=\"string\" string=\"%msgid%|%msg%\\n\")\n\
+         *.* action(type=\"omfile\" file=\"{}\" template=\"all\")\n",
+        path("ca.pem"),
+        path("cert.pem"),
+        path("key.pem"),
+        path("syslog.log"),
+    );
+    let rsyslog = folder.write("rsyslog.conf", &rsyslog);
+    let _syslog = Server::start(
+        "rsyslogd",
+        &["-n", "-f", rsyslog.to_str().expect("UTF-8"), "-i", &path("rsyslog.pid")],
+        &folder.0.join("rsyslog.err"),
+    );
+    for port in [smtp, syslog] {
+        eventually("both servers", || TcpStream::connect(("127.0.0.1", port)).ok());
+    }
+    let ca = path("ca.pem");
+    let gate = gate(|_| {
+        format!(
+            "[[sink]]\nname = \"mail\"\ntype = \"mail\"\nserver = \"{smtp_listen}\"\nca_file = {ca:?}\n\
+             from = \"sipweir <gate@example.net>\"\nto = [\"operators@example.net\"]\n\
+             [[sink]]\nname = \"log\"\ntype = \"syslog\"\naddress = \"tls:127.0.0.1:{syslog}\"\nca_file = {ca:?}\n\
+             [[sink]]\nname = \"distrusting\"\ntype = \"mail\"\nserver = \"{smtp_listen}\"\n\
+             from = \"gate@example.net\"\nto = [\"operators@example.net\"]\nevents = [\"overload\"]\n"
+        )
+    });
+    let ends = Ends::of(&gate);
+    ends.call("one");
+    let first = Ends::invite(&ends.pbx);
+    ends.refuse(&first);
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let seen =
+        eventually("two mails", || Some(read(&mails)).filter(|text| text.matches("MESSAGE FOLLOWS").count() == 2));
+    for part in [
+        "From: sipweir <gate@example.net>",
+        "To: operators@example.net",
+        "Subject: [CRITICAL] test: pool ivr: all 1 channels in use (pool_exhausted)",
+        "What to do: see who holds them",
+        "Subject: [RESOLVED] test: pool ivr: 0 of 1 channels in use again",
+    ] {
+        assert!(seen.contains(part), "{part}\n{seen}");
+    }
+    let log = folder.0.join("syslog.log");
+    eventually("two lines", || Some(read(&log)).filter(|text| text.matches("pool_exhausted|").count() == 2));
+    let refused = gate.sipweir(&["events", "test", "distrusting"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("certificate"), "{said}");
+}
+
 #[test]
 fn the_mib_and_the_rules_are_what_their_readers_accept() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
