@@ -133,6 +133,22 @@ fn every_metric_is_in_the_readme_and_every_one_there_exists() {
 }
 
 #[test]
+fn rules_and_dashboard_name_no_metric_that_does_not_exist() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
+    for file in ["deploy/prometheus/alerts.yml", "deploy/grafana/sipweir.json"] {
+        let text = std::fs::read_to_string(root().join(file)).expect(file);
+        let names = text.match_indices("sipweir_").map(|(at, _)| {
+            text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>()
+        });
+        for name in names {
+            let family = ["_bucket", "_count", "_sum"].into_iter().find_map(|end| name.strip_suffix(end));
+            let is_known = |name: &str| readme.contains(&format!("| `{name}` |"));
+            assert!(is_known(&name) || family.is_some_and(is_known), "{file} names {name}");
+        }
+    }
+}
+
+#[test]
 fn the_catalogue_of_events_in_the_readme_is_the_one_of_the_code() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
     let catalogue = sipweir::alert::EventKind::catalogue();

@@ -447,6 +447,47 @@ fn the_mib_and_the_rules_are_what_their_readers_accept() {
 }
 
 #[test]
+fn prometheus_scrapes_a_node_and_understands_every_panel_of_the_dashboard() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Folder::new();
+    let gate = gate(|_| String::new());
+    let prometheus = port();
+    let text = format!(
+        "global: {{ scrape_interval: 1s }}\nscrape_configs:\n  - job_name: sipweir\n    static_configs:\n      - targets: [\"127.0.0.1:{}\"]\n",
+        gate.admin
+    );
+    let file = folder.write("prometheus.yml", &text);
+    let _server = Server::start(
+        "prometheus",
+        &[
+            &format!("--config.file={}", file.display()),
+            &format!("--storage.tsdb.path={}", folder.0.join("data").display()),
+            &format!("--web.listen-address=127.0.0.1:{prometheus}"),
+        ],
+        &folder.0.join("prometheus.log"),
+    );
+    let query = |expression: &str| -> Option<Value> {
+        let encoded: String = expression.bytes().map(|octet| format!("%{octet:02X}")).collect();
+        serde_json::from_str(&http_get(prometheus, &format!("/api/v1/query?query={encoded}"))?).ok()
+    };
+    eventually("a scrape", || {
+        let answer = query("sipweir_pool_capacity_channels{pool=\"ivr\"}")?;
+        (answer["data"]["result"][0]["value"][1] == "1").then_some(())
+    });
+    let dashboard = std::fs::read_to_string(root.join("deploy/grafana/sipweir.json")).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let expressions: Vec<String> =
+        targets.map(|target| target["expr"].as_str().expect("text").replace("$instance", ".*")).collect();
+    assert!(expressions.len() > 15, "{expressions:?}");
+    for expression in expressions {
+        let answer = query(&expression).unwrap_or_else(|| panic!("refused: {expression}"));
+        assert_eq!(answer["status"], "success", "{expression}");
+    }
+}
+
+#[test]
 fn a_secret_in_the_configuration_and_other_mistakes_are_named() {
     let folder = Folder::new();
     let sinks = "[[sink]]\nname = \"a b\"\ntype = \"webhook\"\nurl = \"ftp://x\"\nsecret = \"hush\"\n\
