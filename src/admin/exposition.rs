@@ -2,6 +2,7 @@
 //!
 //! Counters are copied into `metrics` handles when somebody asks; the call path never touches them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -9,8 +10,8 @@ use std::sync::atomic::Ordering;
 use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::licence::Standing;
 use crate::licence::standing::TRIAL_CODE;
+use crate::licence::{Standing, Wanted};
 use crate::metrics::{Counters, Direction, Histogram};
 use crate::proxy::Load;
 use crate::server::{Node, Published};
@@ -44,7 +45,7 @@ impl Exposition {
         let Counters { answer_delays, loops, .. } = &self.counters;
         write_histogram(&mut text, "sipweir_answer_delay_seconds", "Time from INVITE to the first 2xx", answer_delays);
         write_histogram(&mut text, "sipweir_loop_seconds", "What the worker does between two sleeps", loops);
-        write_licences(&mut text, &node.gate.standing());
+        write_licences(&mut text, &node.gate.standing(), &node.config().settings().wanted);
         text
     }
 
@@ -136,7 +137,7 @@ fn write_histogram(text: &mut String, name: &str, help: &str, histogram: &Histog
 }
 
 /// Licences come and go, and the recorder would go on naming those that are gone.
-fn write_licences(text: &mut String, standing: &Standing) {
+fn write_licences(text: &mut String, standing: &Standing, wanted: &Wanted) {
     let escaped = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"");
     let mut write = |name: &str, help: &str, label: &str, values: &[(&str, i64)]| -> std::fmt::Result {
         if !values.is_empty() {
@@ -147,15 +148,21 @@ fn write_licences(text: &mut String, standing: &Standing) {
         }
         Ok(())
     };
-    let channels: Vec<_> = standing.channels.iter().map(|(of, number)| (of.as_str(), i64::from(*number))).collect();
+    // What is configured and not licensed is 0, not absent.
+    let mut channels: BTreeMap<&str, i64> = wanted.pools.iter().map(|pool| (&*pool.product, 0)).collect();
+    channels.extend(standing.channels.iter().map(|(of, number)| (of.as_str(), i64::from(*number))));
+    let channels: Vec<_> = channels.into_iter().collect();
     let counts: Vec<_> = standing.counts.iter().map(|(of, number)| (of.as_str(), i64::from(*number))).collect();
-    let features: Vec<_> = standing.features.iter().map(|of| (of.as_str(), 1)).collect();
+    let mut features: BTreeMap<&str, i64> =
+        wanted.services.iter().filter_map(|service| Some((service.feature.as_deref()?, 0))).collect();
+    features.extend(standing.features.iter().map(|of| (of.as_str(), 1)));
+    let features: Vec<_> = features.into_iter().collect();
     let mut ends: Vec<_> = standing
         .rows
         .iter()
         .filter(|row| row.state.counts())
         .filter_map(|row| Some((row.code.as_str(), row.term?.0)))
-        .chain(standing.trial_until.map(|until| (TRIAL_CODE, until.0)))
+        .chain(standing.trial_until.filter(|_| wanted.leans_on_trial(standing)).map(|until| (TRIAL_CODE, until.0)))
         .collect();
     // A licence of several lines ends once.
     ends.sort_unstable();

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::Event;
 use crate::route::explain;
-use crate::server::licensing::{self, Licensing};
+use crate::server::licensing;
 use crate::server::{Handle, Published};
 use crate::sinks;
 use exposition::Exposition;
@@ -33,7 +33,7 @@ struct Admin {
 /// Runs the control side on the current thread until told to stop.
 pub(crate) fn serve(
     handle: Handle,
-    (licensing, to_be_told): (Licensing, mpsc::Receiver<Event>),
+    to_be_told: mpsc::Receiver<Event>,
     socket: Option<TcpListener>,
     mut published: mpsc::Receiver<Published>,
     stopped: oneshot::Receiver<()>,
@@ -44,7 +44,7 @@ pub(crate) fn serve(
     };
     runtime.block_on(async {
         tokio::spawn(sinks::run(Arc::clone(handle.node()), to_be_told));
-        tokio::spawn(licensing::keep(licensing, Arc::clone(handle.node())));
+        tokio::spawn(licensing::keep(handle.licensing(), Arc::clone(handle.node())));
         let admin = Arc::new(Admin { handle, exposition: Mutex::new(Exposition::new()) });
         if let Some(socket) = socket {
             let app = routes(Arc::clone(&admin));

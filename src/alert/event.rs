@@ -118,11 +118,7 @@ impl EventKind {
     /// How much it matters.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::SinkFailing
-            | Self::PoolNearFull
-            | Self::LicenceExpiring
-            | Self::LicenceRefused
-            | Self::LicenceClock => Severity::Warning,
+            Self::SinkFailing | Self::PoolNearFull | Self::LicenceExpiring | Self::LicenceClock => Severity::Warning,
             Self::PoolExhausted
             | Self::Overload
             | Self::ConfigRefused
@@ -134,6 +130,7 @@ impl EventKind {
             | Self::OverloadOver
             | Self::ConfigReloaded
             | Self::LicenceInForce
+            | Self::LicenceRefused
             | Self::LicenceChanged
             | Self::ServiceLicensed => Severity::Info,
         }
@@ -294,8 +291,8 @@ impl fmt::Display for Event {
                 lasted_ms % 1000 / 100,
             ),
             EventKind::LicenceMissing => write!(f, "no licence for {subject} is in force: {detail}"),
-            EventKind::LicenceInForce => write!(f, "a licence for {subject} is in force"),
-            EventKind::LicenceExpiring | EventKind::LicenceExpired => write!(f, "licence {subject} {detail}"),
+            EventKind::LicenceInForce => write!(f, "{subject} is no longer missing"),
+            EventKind::LicenceExpiring | EventKind::LicenceExpired => write!(f, "licence {subject}: {detail}"),
             EventKind::LicenceRefused => write!(f, "licence {subject} refused: {detail}"),
             EventKind::LicenceChanged => write!(f, "licence {subject} {detail}"),
             EventKind::LicenceClock => write!(f, "the clock was set back: {detail}"),

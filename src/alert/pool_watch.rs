@@ -78,6 +78,16 @@ impl PoolWatch {
         None
     }
 
+    /// The pool is no more, or has no channel any more: what was said of it is over.
+    pub fn clear(&mut self, now: Instant, name: &str) -> Option<Event> {
+        let was = std::mem::take(self);
+        (was.level != Level::Normal).then(|| Event {
+            refused: was.refused,
+            lasted_ms: u64::try_from((now - was.since).as_millis()).unwrap_or(u64::MAX),
+            ..Event::about(EventKind::PoolRecovered, now, name)
+        })
+    }
+
     /// The condition that holds, and the calls refused since it began.
     pub fn condition(&self) -> (&'static str, u64) {
         match self.level {

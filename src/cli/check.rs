@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::licence::standing_of;
 use super::{read_config, say, say_json};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::exit::ExitError;
 use crate::licence::Wanted;
 
@@ -39,6 +39,8 @@ impl Check {
             };
         }
         let config = read_config(&self.config)?;
+        let (wanted, standing) = (config.settings().wanted, standing_of(&config)?);
+        let licensed: u64 = wanted.pools.iter().map(|pool| u64::from(Wanted::channels(pool, &standing))).sum();
         say(format_args!(
             "{}: valid; {} listeners, {} trunks, {} targets, {} pools with {} channels, {} services",
             self.config.display(),
@@ -46,10 +48,9 @@ impl Check {
             config.trunks.len(),
             config.targets.len(),
             config.pools.len(),
-            config.pools.iter().map(|pool| u64::from(pool.settings.capacity)).sum::<u64>(),
+            config.pools.iter().map(|pool| u64::from(pool.settings.capacity)).sum::<u64>() + licensed,
             config.services.len(),
         ));
-        let (wanted, standing) = (config.settings().wanted, standing_of(&config)?);
         for pool in &wanted.pools {
             let (channels, product) = (Wanted::channels(pool, &standing), &pool.product);
             say(match (standing.channels.contains_key(&**product), standing.trial_until) {
@@ -57,10 +58,26 @@ impl Check {
                 (false, Some(_)) => format!("pool {}: {channels} channels in the trial period", pool.name),
                 (false, None) => format!("pool {}: no licence for {product} is in force", pool.name),
             });
+            let services = wanted.services.iter().filter(|service| service.capacity.as_ref() == Some(product));
+            let reserved: u64 = services.map(|service| u64::from(service.reserve)).sum();
+            if reserved > u64::from(channels) {
+                say(format_args!("pool {}: its services reserve {reserved} channels, more than there are", pool.name));
+            }
+        }
+        for sink in &config.sinks {
+            if let Some(Secret::File(path)) = sink.kind.secret()
+                && let Err(error) = std::fs::metadata(&**path)
+            {
+                say(format_args!("sink {}: its secret, {path}: {error}", sink.name));
+            }
         }
         for (service, lack) in wanted.services.iter().zip(wanted.lacks(&standing)) {
             if let Some(lack) = lack {
-                say(format_args!("service {}: {}; its calls take the unlicensed plan", service.name, lack.label()));
+                say(format_args!(
+                    "service {}: {}; its calls take the unlicensed plan",
+                    service.name,
+                    service.says(lack)
+                ));
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::licence::read_text;
 use super::{read_config, say, say_json};
 use crate::exit::ExitError;
-use crate::licence::{Entitlement, EntitlementKind, Kind, Licence, Wall};
+use crate::licence::{Entitlement, EntitlementKind, Kind, Licence, Rejection, Wall};
 use crate::vault::{KeyFile, peek, sign, verify, wall_now};
 
 #[derive(Args)]
@@ -23,8 +23,10 @@ impl Keygen {
         use std::os::unix::fs::OpenOptionsExt as _;
         let key = KeyFile::generate().map_err(|error| ExitError::Failed(format!("no randomness: {error}")))?;
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.out);
-        file.and_then(|mut file| file.write_all(key.to_pem().as_bytes()))
-            .map_err(|error| ExitError::Failed(format!("cannot write {}: {error}", self.out.display())))?;
+        file.and_then(|mut file| file.write_all(key.to_pem().as_bytes())).map_err(|error| {
+            let file = self.out.display();
+            ExitError::Failed(format!("cannot write {file}: {error}; a key is never overwritten, name another file"))
+        })?;
         say(format_args!(
             "the private key is in {}; keep it secret. Nodes that accept its licences need:\n\n\
              [[licence.issuer]]\nname = \"…\"\nkey = \"{}\"",
@@ -49,7 +51,7 @@ pub(super) struct Issue {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// All claims from a JSON file, as inspect --json prints them; for suites and other special lines
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["issuer", "code", "customer", "kind"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["issuer", "code", "customer", "kind", "first_day", "last_day", "server", "capacity", "feature", "count", "requires", "redundancy", "replaces", "revokes"])]
     claims: Option<PathBuf>,
     /// The issuer's name, as nodes have it in [[licence.issuer]]
     #[arg(long, required_unless_present = "claims")]
@@ -69,10 +71,10 @@ pub(super) struct Issue {
     /// The last day it holds (UTC)
     #[arg(long, value_name = "DATE")]
     last_day: Option<jiff::civil::Date>,
-    /// The token of the server it is for; any server without it
-    #[arg(long, value_name = "TOKEN")]
+    /// The token of the server it is for; any server without it, but a trial needs it
+    #[arg(long, value_name = "TOKEN", value_parser = token)]
     server: Option<String>,
-    /// So many channels of a product
+    /// So many channels of a product; may be repeated, as may feature, count, replaces and revokes
     #[arg(long, value_name = "PRODUCT=CHANNELS", value_parser = quantity)]
     capacity: Vec<(String, u32)>,
     /// A feature, such as ivr
@@ -81,8 +83,8 @@ pub(super) struct Issue {
     /// So many things that count when they are configured, such as services
     #[arg(long, value_name = "PRODUCT=NUMBER", value_parser = quantity)]
     count: Vec<(String, u32)>,
-    /// Features need capacity of this product on the same server
-    #[arg(long, value_name = "PRODUCT")]
+    /// The features count only where this product has capacity, too; may be repeated
+    #[arg(long, value_name = "PRODUCT", requires = "feature")]
     requires: Vec<String>,
     /// It counts on a standby node, and only there
     #[arg(long)]
@@ -93,6 +95,16 @@ pub(super) struct Issue {
     /// The code of a licence that no longer holds
     #[arg(long, value_name = "CODE")]
     revokes: Vec<String>,
+}
+
+fn token(text: &str) -> Result<String, String> {
+    let groups: Vec<&str> = text.split('-').collect();
+    let is_group =
+        |group: &&str| group.len() == 4 && group.bytes().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase());
+    match groups[..] {
+        ["SW", ref rest @ ..] if rest.len() == 4 && rest.iter().all(is_group) => Ok(text.to_owned()),
+        _ => Err("write it as sipweir licence token prints it: SW-XXXX-XXXX-XXXX-XXXX".into()),
+    }
 }
 
 fn quantity(text: &str) -> Result<(String, u32), String> {
@@ -118,7 +130,9 @@ impl Issue {
                 .map_err(|error| ExitError::Failed(format!("{}: {error}", file.display())))?,
             None => self.claims_of_arguments()?,
         };
-        licence.check()?;
+        if let Err(Rejection::Claims(what)) = licence.check() {
+            return Err(ExitError::Failed(format!("{what}: nothing was signed")));
+        }
         say(sign(&licence, &key).map_err(|error| ExitError::Failed(format!("cannot sign: {error}")))?);
         Ok(())
     }

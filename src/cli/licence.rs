@@ -14,7 +14,7 @@ use crate::admin::view::View;
 use crate::config::Config;
 use crate::exit::ExitError;
 use crate::licence::{EntitlementKind, Licence, Standing, Wall};
-use crate::vault::{Done, Vault, VaultError, wall_now};
+use crate::vault::{Done, Held, Vault, VaultError, wall_now};
 
 /// Issue, install and look at licences
 #[derive(Subcommand)]
@@ -74,6 +74,9 @@ impl Where {
 impl From<VaultError> for ExitError {
     fn from(error: VaultError) -> Self {
         match error {
+            VaultError::Rejected(crate::licence::Rejection::Unknown(code)) => {
+                Self::NotFound(format!("no licence {code:?} is installed; sipweir licence status lists them"))
+            }
             VaultError::Rejected(rejection) => Self::Licence(rejection),
             VaultError::Files { .. } | VaultError::Damaged { .. } => Self::Failed(error.to_string()),
             VaultError::NoDataDir => Self::Config(error.to_string()),
@@ -89,25 +92,32 @@ pub(super) fn standing_of(config: &Config) -> Result<Standing, ExitError> {
     match config.data_dir.as_deref().map(|dir| Path::new(dir).join("licences")) {
         Some(folder) if !wanted.is_nothing() && folder.join("state.json").exists() => {
             let mut vault = Vault::open(config, wall_now())?;
-            Ok(read(&mut vault, config)?.1)
+            Ok(read(&mut vault, config)?.2)
         }
         _ => Ok(begins),
     }
 }
 
-fn read(vault: &mut Vault, config: &Config) -> Result<(Vec<Licence>, Standing), VaultError> {
+fn read(vault: &mut Vault, config: &Config) -> Result<(Held, Vec<Licence>, Standing), VaultError> {
     let at = vault.clock(wall_now())?.counts;
-    let licences: Vec<Licence> =
-        vault.licences(&config.licensing)?.good.into_iter().map(|installed| installed.licence).collect();
+    let held = vault.licences(&config.licensing)?;
+    let licences: Vec<Licence> = held.good.iter().map(|installed| installed.licence.clone()).collect();
     let standing = vault.standing(&licences, &config.licensing, at);
-    Ok((licences, standing))
+    Ok((held, licences, standing))
 }
 
 /// The text of a file, or of standard input for `-`.
 pub(super) fn read_text(file: &Path) -> Result<String, ExitError> {
-    let read =
-        if file.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
-    read.map_err(|error| ExitError::Failed(format!("cannot read {}: {error}", file.display())))
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut bytes))
+    };
+    read.map_err(|error| ExitError::Failed(format!("cannot read {}: {error}", file.display())))?;
+    // Some editors save every character as two octets; what else is no text is no licence either.
+    Ok(String::from_utf8_lossy(&bytes).replace('\0', ""))
 }
 
 #[derive(Args)]
@@ -136,7 +146,20 @@ struct OneChange {
     after: String,
 }
 
-fn tell(done: &Done, verb: &str, is_dry: bool, json: bool) {
+/// Products of a licence nothing configured asks for: a slip of the pen in the one or the other.
+fn unused(licence: &Licence, config: &Config) -> Vec<String> {
+    let wanted = config.settings().wanted;
+    let asks = |product: &str| {
+        wanted.pools.iter().any(|pool| &*pool.product == product)
+            || wanted.services.iter().any(|service| {
+                [&service.feature, &service.counted].into_iter().any(|name| name.as_deref() == Some(product))
+            })
+    };
+    licence.lines().into_iter().map(|line| line.product).filter(|product| !asks(product)).collect()
+}
+
+fn tell(done: &Done, config: &Config, verb: &str, is_dry: bool, json: bool) {
+    let unused = unused(&done.licence, config);
     if json {
         let change = |change: &crate::licence::Change| OneChange {
             what: change.what.clone(),
@@ -154,6 +177,10 @@ fn tell(done: &Done, verb: &str, is_dry: bool, json: bool) {
     say(format_args!("{} {would}{verb}", done.licence.code));
     if done.changes.is_empty() {
         say("  nothing changes today");
+        let known = unused.iter().map(|product| format!("{product:?}")).collect::<Vec<_>>().join(", ");
+        if !known.is_empty() {
+            say(format_args!("  no pool or service of the configuration asks for {known}"));
+        }
     }
     let mut table = Table::new(&["", "BEFORE", "AFTER"]);
     for change in &done.changes {
@@ -163,7 +190,7 @@ fn tell(done: &Done, verb: &str, is_dry: bool, json: bool) {
         say(table.text());
     }
     let starts = done.licence.start();
-    if starts > wall_now() {
+    if starts > wall_now() && verb == "installed" {
         say(format_args!("  it begins on {starts}"));
     }
 }
@@ -174,7 +201,7 @@ impl Install {
         let (config, mut vault) = self.place.open()?;
         let text = read_text(&self.file)?;
         let done = vault.install(&text, &config, wall_now(), is_dry)?;
-        tell(&done, "installed", is_dry, self.place.json);
+        tell(&done, &config, "installed", is_dry, self.place.json);
         Ok(())
     }
 }
@@ -194,7 +221,7 @@ impl Remove {
     fn run(self) -> Result<(), ExitError> {
         let (config, mut vault) = self.place.open()?;
         let done = vault.remove(&self.code, &config, wall_now(), self.dry_run)?;
-        tell(&done, "removed", self.dry_run, self.place.json);
+        tell(&done, &config, "removed", self.dry_run, self.place.json);
         Ok(())
     }
 }
@@ -229,6 +256,7 @@ struct Page {
     token: String,
     at: Wall,
     trial_until: Option<Wall>,
+    leans_on_trial: bool,
     applications: Vec<Application>,
     licences: Vec<Line>,
 }
@@ -263,7 +291,8 @@ struct Line {
 impl Status {
     fn run(self) -> Result<(), ExitError> {
         let (config, mut vault) = self.place.open()?;
-        let standing = read(&mut vault, &config)?.1;
+        let clock = vault.clock(wall_now())?;
+        let (held, licences, standing) = read(&mut vault, &config)?;
         // Without a running node nothing is used.
         let view: Option<View> = config
             .admin
@@ -274,6 +303,18 @@ impl Status {
             say_json(&page);
         } else {
             print_page(&page);
+            for licence in licences.iter().filter(|licence| licence.entitlements.is_empty()) {
+                say(format_args!("{}: revokes {}", licence.code, licence.revokes.join(", ")));
+            }
+            for (file, why) in &held.bad {
+                say(format_args!("{}: {why}", file.display()));
+            }
+            if let Some(now) = clock.set_back_to {
+                say(format_args!(
+                    "the clock says {now}, and {} was seen before: licences are judged by that",
+                    clock.counts
+                ));
+            }
         }
         Ok(())
     }
@@ -343,6 +384,7 @@ fn page(config: &Config, token: &str, standing: &Standing, view: Option<&View>) 
         token: token.into(),
         at: standing.at,
         trial_until: standing.trial_until,
+        leans_on_trial: wanted.leans_on_trial(standing),
         applications,
         licences: standing.rows.iter().map(line).collect(),
     }
@@ -350,7 +392,7 @@ fn page(config: &Config, token: &str, standing: &Standing, view: Option<&View>) 
 
 fn print_page(page: &Page) {
     say(format_args!("server token  {}", page.token));
-    if let Some(until) = page.trial_until {
+    if let Some(until) = page.trial_until.filter(|_| page.leans_on_trial) {
         let (last_day, days) = (until.last_day(), until.days_after(page.at));
         say(format_args!("trial period  full function up to {last_day}, {days} days left"));
     }

@@ -38,7 +38,7 @@ pub(super) fn read(text: &str) -> Result<Config, Vec<Problem>> {
 fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
     let mut node = root.section(problems, "node").unwrap_or_else(|| Section::new("node", toml::Table::new()));
     let name = node.string(problems, "name").unwrap_or_else(|| "sipweir".into());
-    let data_dir = node.string(problems, "data_dir").map(String::into_boxed_str);
+    let data_dir = node.path_value(problems, "data_dir").map(String::into_boxed_str);
     let workers = node.number(problems, "workers", 1..=64).unwrap_or(1) as u16;
     if workers != 1 {
         problems.add(

@@ -124,6 +124,15 @@ impl Section {
         number
     }
 
+    /// A path that means the same wherever a command is started.
+    pub(super) fn path_value(&mut self, problems: &mut Problems, key: &'static str) -> Option<String> {
+        let path = self.string(problems, key)?;
+        if !path.starts_with('/') {
+            problems.add(self.key(key), format!("{path:?} is relative"), "write the whole path, from / on");
+        }
+        Some(path)
+    }
+
     /// A list of strings; one string alone is a list of one.
     pub(super) fn strings(&mut self, problems: &mut Problems, key: &'static str) -> Option<Vec<String>> {
         match self.take(key)? {

@@ -114,6 +114,17 @@ pub(super) fn check_licensing(
     has_data_dir: bool,
 ) {
     let licensed = pools.iter().find(|pool| pool.licence.is_some());
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for pool in pools {
+        let Some(licence) = &pool.licence else { continue };
+        if let Some(other) = taken.insert(&licence.product, &pool.settings.name) {
+            problems.add(
+                format!("pool {:?}", pool.settings.name),
+                format!("takes its channels from {:?}, as pool {other:?} does", licence.product),
+                "channels of one product are one pool: let the services of both share it, with reserve and limit",
+            );
+        }
+    }
     let service = services.iter().find(|service| service.feature.is_some() || service.counted.is_some());
     let Some(who) = licensed
         .map(|pool| format!("pool {:?}", pool.settings.name))

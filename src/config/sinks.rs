@@ -116,6 +116,16 @@ pub enum SinkKind {
 }
 
 impl SinkKind {
+    /// The secret it needs, when it needs one.
+    pub fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Webhook { secret, .. } => secret.as_ref(),
+            Self::Snmp { community, .. } => community.as_ref(),
+            Self::Mail(mail) => mail.login.as_ref().map(|(_, password)| password),
+            Self::Alertmanager { .. } | Self::Syslog { .. } | Self::File { .. } => None,
+        }
+    }
+
     /// As it is written.
     pub const fn label(&self) -> &'static str {
         match self {
@@ -193,7 +203,7 @@ fn read_kind(section: &mut Section, problems: &mut Problems) -> Option<SinkKind>
             let example = "\"udp:192.0.2.20:514\", \"tcp:192.0.2.20:601\" or \"tls:logs.example.net:6514\"";
             let text = section.needed_string(problems, "address", example);
             let facility = section.number(problems, "facility", 0..=23).unwrap_or(16) as u8;
-            let ca_file = section.string(problems, "ca_file").map(String::into_boxed_str);
+            let ca_file = section.path_value(problems, "ca_file").map(String::into_boxed_str);
             let text = text?;
             let has_port = |address: &str| {
                 address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
@@ -226,7 +236,12 @@ fn read_kind(section: &mut Section, problems: &mut Problems) -> Option<SinkKind>
         }
         "mail" => read_mail(section, problems).map(SinkKind::Mail),
         "file" => {
-            let path = section.needed_string(problems, "path", "\"/var/log/sipweir/events.jsonl\"");
+            let example = "\"/var/log/sipweir/events.jsonl\"";
+            let path = if section.has("path") {
+                section.path_value(problems, "path")
+            } else {
+                section.needed_string(problems, "path", example)
+            };
             path.map(|path| SinkKind::File { path: path.into() })
         }
         other => {
@@ -248,7 +263,7 @@ fn read_mail(section: &mut Section, problems: &mut Problems) -> Option<Mail> {
             MailTls::StartTls
         }
     };
-    let ca_file = section.string(problems, "ca_file").map(String::into_boxed_str);
+    let ca_file = section.path_value(problems, "ca_file").map(String::into_boxed_str);
     let user = section.string(problems, "username");
     let password = read_secret(section, problems, ("password", "password_file", "password_env"));
     let login = match (user, password) {
@@ -314,7 +329,7 @@ fn read_secret(
         let cure = format!("write {file} = \"/etc/sipweir/…\" or {environment} = \"NAME\", and take {key} out");
         problems.add(section.key(key), "is written into the configuration", cure);
     }
-    let in_file = section.string(problems, file);
+    let in_file = section.path_value(problems, file);
     let in_environment = section.string(problems, environment);
     if in_file.is_some() && in_environment.is_some() {
         problems.add(section.key(file), format!("is there besides {environment}"), "keep one of them");

@@ -216,7 +216,7 @@ impl Licence {
             (Kind::Permanent, None) | (Kind::Subscription | Kind::Temporary | Kind::Trial, Some(_)) => {}
         }
         if self.kind == Kind::Trial && self.server.is_none() {
-            return wrong("a trial licence must name the server it is for".into());
+            return wrong("a trial licence must name the server it is for (--server TOKEN)".into());
         }
         if self.entitlements.is_empty() && self.revokes.is_empty() {
             return wrong("it grants nothing".into());

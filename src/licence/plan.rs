@@ -51,6 +51,18 @@ pub enum Lack {
     Count,
 }
 
+impl WantedService {
+    /// What it lacks, with the name of it.
+    pub fn says(&self, lack: Lack) -> String {
+        let of = match lack {
+            Lack::Capacity => &self.capacity,
+            Lack::Feature => &self.feature,
+            Lack::Count => &self.counted,
+        };
+        format!("{} ({})", lack.label(), of.as_deref().unwrap_or_default())
+    }
+}
+
 impl Lack {
     /// As it is written.
     pub const fn label(self) -> &'static str {
@@ -100,6 +112,12 @@ impl Wanted {
                 }
             })
             .collect()
+    }
+
+    /// Whether anything would be missing without the trial period.
+    pub fn leans_on_trial(&self, standing: &Standing) -> bool {
+        let without = Standing { trial_until: None, ..standing.clone() };
+        standing.trial_until.is_some() && self.lacks(&without).iter().any(Option::is_some)
     }
 
     /// The products that have no capacity, and the features not in force, that something configured needs.
@@ -152,12 +170,10 @@ impl Wanted {
             let (was, will_be) = (Self::channels(pool, before), Self::channels(pool, after));
             Change { what: format!("pool {}", pool.name), before: channels(was), after: channels(will_be) }
         });
-        let says = |lack: Option<Lack>| lack.map_or_else(|| "licensed".into(), |lack| lack.label().to_owned());
         let services =
-            self.services.iter().zip(self.lacks(before)).zip(self.lacks(after)).map(|((service, was), is)| Change {
-                what: format!("service {}", service.name),
-                before: says(was),
-                after: says(is),
+            self.services.iter().zip(self.lacks(before)).zip(self.lacks(after)).map(|((service, was), is)| {
+                let says = |lack: Option<Lack>| lack.map_or_else(|| "licensed".into(), |lack| service.says(lack));
+                Change { what: format!("service {}", service.name), before: says(was), after: says(is) }
             });
         pools.chain(services).filter(|change| change.before != change.after).collect()
     }

@@ -10,7 +10,7 @@ pub enum Rejection {
     NotALicence(&'static str),
     /// The signature is not over these claims, or of another key.
     #[error(
-        "the signature of issuer {0:?} does not fit: a part of the text was changed or is missing; paste it again, or ask the issuer"
+        "the signature of issuer {0:?} does not fit: a part of the text was changed or is missing, or the key in [[licence.issuer]] is another; paste it again, or ask the issuer"
     )]
     BadSignature(String),
     /// Nobody configured this issuer.

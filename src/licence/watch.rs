@@ -28,7 +28,10 @@ impl Watch {
         };
         let mut alive = BTreeMap::new();
         let rows = standing.rows.iter().filter_map(|row| Some((row.code.as_str(), &row.state, row.term?)));
-        let trial = standing.trial_until.map(|until| (TRIAL_CODE, &State::InForce, until));
+        let trial = standing
+            .trial_until
+            .filter(|_| wanted.leans_on_trial(standing))
+            .map(|until| (TRIAL_CODE, &State::InForce, until));
         for (code, state, term) in rows.chain(trial) {
             if !state.counts() || alive.insert(code.to_owned(), term).is_some() {
                 continue;
@@ -39,23 +42,27 @@ impl Watch {
                     say(
                         EventKind::LicenceExpired,
                         code,
-                        format!("had its last day on {} and counts up to {}", term.last_day(), until.last_day()),
+                        format!("its last day was {}; it counts up to {}", term.last_day(), until.last_day()),
                     );
                 }
                 continue;
             }
             let days = term.days_after(standing.at);
             let Some(warning) = WARNINGS.into_iter().filter(|warning| days <= *warning).min() else { continue };
+            // Thirty days is all a trial has.
+            if code == TRIAL_CODE && warning == WARNINGS[0] {
+                continue;
+            }
             if self.warned.get(code).is_none_or(|said| warning < *said) {
                 self.warned.insert(code.to_owned(), warning);
                 let days = if days == 1 { "1 day".into() } else { format!("{days} days") };
-                say(EventKind::LicenceExpiring, code, format!("has its last day on {}, in {days}", term.last_day()));
+                say(EventKind::LicenceExpiring, code, format!("last day {}, {days} left", term.last_day()));
             }
         }
         // What is gone for another reason (removed, replaced) was done by somebody who knows.
         for (code, term) in &self.alive {
             if !alive.contains_key(code) && *term <= standing.at {
-                say(EventKind::LicenceExpired, code, format!("had its last day on {}", term.last_day()));
+                say(EventKind::LicenceExpired, code, format!("its last day was {}", term.last_day()));
             }
         }
         self.warned.retain(|code, _| alive.contains_key(code));

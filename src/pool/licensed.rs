@@ -2,14 +2,14 @@
 
 use super::{Gate, Service, State};
 use crate::alert::{Event, EventKind};
-use crate::licence::plan::Lack;
 use crate::licence::{Standing, Wanted};
 use crate::time::Instant;
 
 /// What a service lacks, and what came of it.
 #[derive(Debug)]
 pub(super) struct Unlicensed {
-    pub(super) lack: Lack,
+    /// With the name of what is lacking.
+    pub(super) lack: Box<str>,
     since: Instant,
     refused: u64,
 }
@@ -39,12 +39,16 @@ impl State {
         for wish in &wanted.pools {
             if let Some(pool) = pools.iter_mut().find(|pool| pool.settings.name == wish.name) {
                 pool.settings.capacity = Wanted::channels(wish, standing);
+                // Its services are unlicensed then, which is said of them.
+                if pool.settings.capacity == 0 {
+                    events.extend(pool.watch.clear(now, &pool.settings.name));
+                }
             }
         }
         let lacks = wanted.lacks(standing);
         for service in services {
             let position = wanted.services.iter().position(|wish| wish.name == service.settings.name);
-            let lack = position.and_then(|at| lacks[at]);
+            let lack = position.and_then(|at| Some(wanted.services[at].says(lacks[at]?).into_boxed_str()));
             match (&mut service.unlicensed, lack) {
                 (Some(unlicensed), Some(lack)) => unlicensed.lack = lack,
                 (None, Some(lack)) => service.unlicensed = Some(Unlicensed { lack, since: now, refused: 0 }),
@@ -62,7 +66,7 @@ impl Service {
         unlicensed.refused += 1;
         (unlicensed.refused == 1).then(|| Event {
             refused: 1,
-            detail: unlicensed.lack.label().into(),
+            detail: unlicensed.lack.clone(),
             ..Event::about(EventKind::ServiceUnlicensed, now, &self.settings.name)
         })
     }

@@ -179,7 +179,7 @@ pub struct ServiceView {
     /// Calls refused since the start.
     pub refused: u64,
     /// What it lacks of licences.
-    pub lacks: Option<&'static str>,
+    pub lacks: Option<Box<str>>,
 }
 
 /// A trunk as readers see it.
@@ -246,6 +246,9 @@ impl Gate {
         for pool in &mut state.pools {
             pool.settings.capacity = 0;
             pool.set_aside = 0;
+            if !settings.pools.iter().any(|new| new.name == pool.settings.name) {
+                events.extend(pool.watch.clear(now, &pool.settings.name));
+            }
         }
         for new in &settings.pools {
             match state.pools.iter_mut().find(|pool| pool.settings.name == new.name) {
@@ -432,7 +435,7 @@ impl Gate {
                     calls: service.calls,
                     admitted: service.admitted,
                     refused: service.refused,
-                    lacks: service.unlicensed.as_ref().map(|unlicensed| unlicensed.lack.label()),
+                    lacks: service.unlicensed.as_ref().map(|unlicensed| unlicensed.lack.clone()),
                 })
                 .collect(),
             trunks: state

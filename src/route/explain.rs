@@ -69,7 +69,7 @@ pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Optio
     if !refusal.takes_plan() {
         return Some(refuse(refusal, name, steps));
     }
-    steps.push(match service_view.lacks {
+    steps.push(match &service_view.lacks {
         Some(lack) if refusal == Refusal::Unlicensed => format!("no channel: {refusal}: {lack}"),
         _ => format!("no channel: {refusal}"),
     });

@@ -1,10 +1,10 @@
 //! Keeps the gate in line with the licences: looks every second whether something was installed or removed, whether a
 //! term began or ended, and what the clock says.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Node, StartError};
+use super::Node;
 use crate::alert::{Event, EventKind};
 use crate::config::Config;
 use crate::licence::{Licence, Standing, Wall, Watch};
@@ -25,11 +25,15 @@ pub(crate) struct Licensing {
     clock_is_back: bool,
     /// The last failure said, so that it is said once.
     failure: Option<String>,
+    /// What was found before there was anybody to tell.
+    untold: Vec<Event>,
 }
 
 impl Licensing {
     /// Opens the licences, if the configuration depends on any, and works out what they allow.
-    pub(super) fn start(config: &Arc<Config>) -> Result<Self, StartError> {
+    ///
+    /// Files that cannot be read keep no node from starting: calls then take the unlicensed plan, and it looks again.
+    pub(super) fn start(config: &Arc<Config>) -> Self {
         let mut licensing = Self {
             vault: None,
             watch: Watch::default(),
@@ -38,9 +42,14 @@ impl Licensing {
             standing: Standing::default(),
             clock_is_back: false,
             failure: None,
+            untold: Vec::new(),
         };
-        licensing.refresh(config, wall_now(), &mut Vec::new()).map_err(StartError::Licences)?;
-        Ok(licensing)
+        let mut events = Vec::new();
+        if let Err(error) = licensing.refresh(config, wall_now(), &mut events) {
+            licensing.fail(&error, &mut events);
+        }
+        licensing.untold = events;
+        licensing
     }
 
     /// What is allowed now.
@@ -51,25 +60,38 @@ impl Licensing {
     /// Looks once; what changed is brought into force and told of.
     pub(crate) fn look(&mut self, node: &Node) {
         let config = node.config();
-        let mut events = Vec::new();
-        match self.refresh(&config, wall_now(), &mut events) {
-            Ok(true) => node.gate.license(self.standing.clone(), node.now(), &mut events),
-            Ok(false) => {}
-            // The licences known go on counting.
-            Err(error) => {
-                let error = error.to_string();
-                if self.failure.as_ref() != Some(&error) {
-                    tracing::error!(event = "licences_unreadable", "{error}");
-                    self.failure = Some(error);
-                }
-                return;
-            }
-        }
-        self.failure = None;
+        self.bring_into_force(node, &config);
+        let mut events = std::mem::take(&mut self.untold);
         events.extend(self.watch.look(node.now(), &self.standing, &config.settings().wanted));
         for mut event in events {
             event.at = node.now();
             node.raise(&event);
+        }
+    }
+
+    /// The same for a configuration that is about to come into force, so that no call finds the gate without channels.
+    pub(crate) fn bring_into_force(&mut self, node: &Node, config: &Arc<Config>) {
+        let mut events = std::mem::take(&mut self.untold);
+        match self.refresh(config, wall_now(), &mut events) {
+            Ok(changed) => {
+                self.failure = None;
+                if changed {
+                    node.gate.license(self.standing.clone(), node.now(), &mut events);
+                }
+            }
+            // The licences known go on counting.
+            Err(error) => self.fail(&error, &mut events),
+        }
+        self.untold = events;
+    }
+
+    /// Says a failure once.
+    fn fail(&mut self, error: &VaultError, events: &mut Vec<Event>) {
+        let error = error.to_string();
+        if self.failure.as_ref() != Some(&error) {
+            tracing::error!(event = "licences_unreadable", "{error}");
+            events.push(about(EventKind::LicenceRefused, "folder", error.clone()));
+            self.failure = Some(error);
         }
     }
 
@@ -79,7 +101,8 @@ impl Licensing {
             if config.settings().wanted.is_nothing() {
                 return Ok(false);
             }
-            self.vault = Some(Vault::open(config, now)?);
+            let vault = self.vault.insert(Vault::open(config, now)?);
+            vault.begin()?;
         }
         let Some(vault) = &mut self.vault else { return Ok(false) };
         let clock = vault.clock(now)?;
@@ -107,7 +130,7 @@ impl Licensing {
                     let kind = if is_refused { EventKind::LicenceRefused } else { EventKind::LicenceChanged };
                     let code = if record.code.is_empty() { "unreadable" } else { &record.code };
                     let detail = match (is_refused, record.why.is_empty()) {
-                        (true, _) => record.why,
+                        (true, _) => record.why.replace('\n', " "),
                         (false, true) => record.action,
                         (false, false) => format!("{}: {}", record.action, record.why),
                     };
@@ -126,10 +149,10 @@ fn about(kind: EventKind, subject: &str, detail: String) -> Event {
 }
 
 /// Looks every second until the runtime ends.
-pub(crate) async fn keep(mut licensing: Licensing, node: Arc<Node>) {
+pub(crate) async fn keep(licensing: Arc<Mutex<Licensing>>, node: Arc<Node>) {
     let mut every = tokio::time::interval(EVERY);
     loop {
         every.tick().await;
-        licensing.look(&node);
+        licensing.lock().unwrap_or_else(PoisonError::into_inner).look(&node);
     }
 }

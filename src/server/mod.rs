@@ -14,8 +14,8 @@ mod run;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
@@ -58,9 +58,6 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
-    /// The licences cannot be read.
-    #[error("{0}")]
-    Licences(crate::vault::VaultError),
     /// More than one of these.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Self>),
@@ -111,6 +108,7 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Handle {
     node: Arc<Node>,
+    licensing: Arc<Mutex<licensing::Licensing>>,
     requests: SyncSender<Request>,
     waker: Arc<mio::Waker>,
 }
@@ -181,7 +179,7 @@ impl Server {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(io::Error::other)?;
         let config = Arc::new(config);
-        let licensing = licensing::Licensing::start(&config)?;
+        let licensing = licensing::Licensing::start(&config);
         let standing = licensing.standing().clone();
         let (to_sinks, to_be_told) = mpsc::channel(sinks::EVENTS_MAX);
         let node = Arc::new(Node::new(Arc::clone(&config), standing, file.map(Path::to_owned), to_sinks));
@@ -193,11 +191,12 @@ impl Server {
         let (requests, requests_in) = sync_channel(REQUESTS_MAX);
         let (published_out, published) = mpsc::channel(PUBLISHED_MAX);
         let (stop_control, stopped) = oneshot::channel();
-        let handle = Handle { node: Arc::clone(&node), requests, waker };
+        let licensing = Arc::new(Mutex::new(licensing));
+        let handle = Handle { node: Arc::clone(&node), licensing, requests, waker };
         let worker = run::spawn(shard, Arc::clone(&node), proxy, requests_in, published_out)?;
         let control = std::thread::Builder::new().name("sipweir-control".into()).spawn({
             let handle = handle.clone();
-            move || admin::serve(handle, (licensing, to_be_told), admin_socket, published, stopped)
+            move || admin::serve(handle, to_be_told, admin_socket, published, stopped)
         })?;
         node.set_ready(true);
         Ok(Self {
@@ -270,6 +269,10 @@ impl Handle {
         &self.node
     }
 
+    pub(crate) fn licensing(&self) -> Arc<Mutex<licensing::Licensing>> {
+        Arc::clone(&self.licensing)
+    }
+
     /// Reads the configuration file again and brings it into force, or says why not; then the old one stays.
     pub fn reload(&self) -> Result<(), ReloadError> {
         let result = self.try_reload();
@@ -294,7 +297,9 @@ impl Handle {
         if (new.workers, &new.data_dir) != (old.workers, &old.data_dir) {
             return Err(ReloadError::NeedsRestart("node.workers and node.data_dir"));
         }
-        self.requests.try_send(Request::Reload(Arc::new(new))).map_err(|_| ReloadError::Busy)?;
+        let new = Arc::new(new);
+        self.licensing.lock().unwrap_or_else(PoisonError::into_inner).bring_into_force(&self.node, &new);
+        self.requests.try_send(Request::Reload(new)).map_err(|_| ReloadError::Busy)?;
         self.waker.wake().map_err(|_| ReloadError::Busy)
     }
 }

@@ -11,14 +11,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
+use super::syslog::client_config;
 use super::{DeliveryError, Letter, RESEND, reveal};
 use crate::alert::Status;
 use crate::config::{Secret, Template};
+use crate::vault::wall_now;
 
 /// What an answer may say, in octets; the rest is not read.
 const ANSWER_MAX: usize = 4096;
 /// How long an alert of something that just happened stays.
-const ONCE_STAYS: i64 = 24 * 3600;
+const ONCE_STAYS: i64 = 3600;
 
 /// A client for all of them.
 pub(crate) struct Http {
@@ -26,18 +28,22 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Without certificates of the system, every delivery says so.
+    /// On a machine without certificates, https servers are not trusted; http needs none.
     pub(crate) fn new() -> Self {
-        let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| error.to_string());
-        let client =
-            tls.map(|tls| Client::builder(TokioExecutor::new()).build(tls.https_or_http().enable_http1().build()));
+        let client = client_config(None).map_err(|error| error.to_string()).map(|tls| {
+            let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+            Client::builder(TokioExecutor::new()).build(connector)
+        });
         Self { client }
     }
 
     async fn post(&self, url: &str, body: String, headers: &[(&str, String)]) -> Result<String, DeliveryError> {
-        let failed = |error: &dyn std::fmt::Display| DeliveryError::Unreachable(format!("{url}: {error}"));
+        let uri: Uri = url.parse().map_err(|error| DeliveryError::Refused(format!("the URL: {error}")))?;
+        // The path of a chat's webhook is its secret.
+        let server = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let server = server.rsplit('@').next().unwrap_or_default().to_owned();
+        let failed = |error: &dyn std::fmt::Display| DeliveryError::Unreachable(format!("{server}: {error}"));
         let client = self.client.as_ref().map_err(|error| failed(error))?;
-        let uri: Uri = url.parse().map_err(|error| failed(&error))?;
         let mut request = Request::post(uri)
             .header("content-type", "application/json")
             .header("user-agent", concat!("sipweir/", env!("CARGO_PKG_VERSION")));
@@ -59,11 +65,13 @@ impl Http {
             .collect()
             .await
             .map_or_else(|_| String::new(), |body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
-        let text = if said.is_empty() { format!("{url}: {status}") } else { format!("{url}: {status}: {said}") };
+        let text = if said.is_empty() { format!("{server}: {status}") } else { format!("{server}: {status}: {said}") };
         match status {
             _ if status.is_success() => Ok(text),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(DeliveryError::Unreachable(text)),
-            _ if status.is_client_error() => Err(DeliveryError::Refused(text)),
+            // It was read and is wrong. What else there is (no right, no such page) may pass.
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                Err(DeliveryError::Refused(text))
+            }
             _ => Err(DeliveryError::Unreachable(text)),
         }
     }
@@ -105,11 +113,10 @@ impl Http {
 }
 
 fn alert(letter: &Letter) -> Value {
-    let time = |text: &str| text.parse::<jiff::Timestamp>();
+    // By the clock as it is now: the letter may have waited, and Alertmanager compares with its own.
     let later = |seconds: i64| {
-        let now = time(&letter.at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        now.checked_add(jiff::SignedDuration::from_secs(seconds))
-            .map_or_else(|_| letter.at.clone(), |at| at.to_string())
+        let at = jiff::Timestamp::from_second(wall_now().0.saturating_add(seconds));
+        at.map_or_else(|_| letter.at.clone(), |at| at.to_string())
     };
     let ends = match letter.status {
         Status::Resolved => letter.at.clone(),

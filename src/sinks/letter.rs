@@ -4,9 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{EventKind, Notice, Severity, Status};
 use crate::server::Node;
+use crate::time::Instant;
 
 /// The name of the letter that only says that the sink works.
 const TEST: &str = "test";
+
+/// Characters of a subject and of a message: a letter must fit into one datagram and one label.
+const SUBJECT_MAX: usize = 100;
+const MESSAGE_MAX: usize = 600;
 
 /// One thing a sink is told.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -31,6 +36,19 @@ pub struct Letter {
     pub lasted_s: u64,
     /// Calls refused since it began.
     pub refused: u64,
+    /// How long the node has run, in seconds.
+    pub uptime_s: u64,
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn uptime_s(node: &Node) -> u64 {
+    node.now().since(Instant::ZERO).as_secs()
 }
 
 impl Letter {
@@ -40,13 +58,14 @@ impl Letter {
             event: notice.kind.label().into(),
             severity: notice.kind.severity().label().into(),
             status: notice.status,
-            subject: notice.subject.to_string(),
+            subject: cut(&notice.subject, SUBJECT_MAX),
             node: node.config().name.to_string(),
-            message: notice.message.clone(),
+            message: cut(&notice.message, MESSAGE_MAX),
             since: node.wall(notice.since),
             at: node.wall(notice.at),
             lasted_s: (notice.at - notice.since).as_secs(),
             refused: notice.refused,
+            uptime_s: uptime_s(node),
         }
     }
 
@@ -55,7 +74,7 @@ impl Letter {
         let now = node.wall(node.now());
         Self {
             event: TEST.into(),
-            severity: Severity::Info.label().into(),
+            severity: Severity::Warning.label().into(),
             status: Status::Once,
             subject: sink.into(),
             node: node.config().name.to_string(),
@@ -64,7 +83,14 @@ impl Letter {
             at: now,
             lasted_s: 0,
             refused: 0,
+            uptime_s: uptime_s(node),
         }
+    }
+
+    /// The same condition, over because the node that told of it was started again.
+    pub(super) fn after_restart(self, node: &Node) -> Self {
+        let message = format!("{}: sipweir was started again, and tells of it anew if it still holds", self.subject);
+        Self { status: Status::Resolved, at: node.wall(node.now()), uptime_s: uptime_s(node), message, ..self }
     }
 
     /// The event's kind; `None` for a test.

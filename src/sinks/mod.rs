@@ -9,16 +9,16 @@ mod snmp;
 mod syslog;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::alert::{Board, Event, EventKind};
+use crate::alert::{Board, Event, EventKind, Status};
 use crate::config::{Config, Secret, Sink, SinkKind};
 use crate::server::Node;
 use crate::time::Instant;
@@ -66,6 +66,21 @@ pub struct Counts {
     pub dropped: AtomicU64,
     /// Letters that wait.
     pub queued: AtomicU64,
+    /// Since when it has failed, in microseconds of the node's time; 0 while it does not.
+    failing_since: AtomicU64,
+}
+
+impl Counts {
+    /// It works, or is no more: who heard that it failed hears that.
+    fn well_again(&self, sink: &str, node: &Node) {
+        let since = self.failing_since.swap(0, Ordering::Relaxed);
+        if since > 0 {
+            let now = node.now();
+            let lasted = now - Instant::from_micros(since);
+            let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+            node.raise(&Event { lasted_ms, ..Event::about(EventKind::SinkRecovered, now, sink) });
+        }
+    }
 }
 
 /// The counts of every sink, by name.
@@ -84,6 +99,11 @@ pub(crate) async fn run(node: Arc<Node>, mut events: mpsc::Receiver<Event>) {
     let mut board = Board::new(config.alert_hold);
     let mut running: BTreeMap<Box<str>, Running> = BTreeMap::new();
     reconcile(&node, &config, &http, &mut running);
+    let held = Held::open(&config);
+    for letter in held.read() {
+        tell(&running, &letter.after_restart(&node));
+    }
+    held.write(&[]);
     let mut look = tokio::time::interval(LOOK);
     let mut resend = tokio::time::interval(RESEND);
     loop {
@@ -112,10 +132,48 @@ pub(crate) async fn run(node: Arc<Node>, mut events: mpsc::Receiver<Event>) {
             }
         };
         for notice in &notices {
-            let letter = Letter::of(notice, &node);
-            for sink in running.values().filter(|sink| sink.sink.wants(&letter)) {
-                sink.queue.push(letter.clone());
-            }
+            tell(&running, &Letter::of(notice, &node));
+        }
+        if notices.iter().any(|notice| notice.status != Status::Once) {
+            let active = board.active(node.now());
+            held.write(&active.iter().map(|notice| Letter::of(notice, &node)).collect::<Vec<_>>());
+        }
+    }
+}
+
+fn tell(running: &BTreeMap<Box<str>, Running>, letter: &Letter) {
+    for sink in running.values().filter(|sink| sink.sink.wants(letter)) {
+        sink.queue.push(letter.clone());
+    }
+}
+
+/// What holds and was told of, on disk: a node that starts again must tell its end to whoever heard of its beginning.
+struct Held(Option<PathBuf>);
+
+impl Held {
+    fn open(config: &Config) -> Self {
+        Self(config.data_dir.as_deref().map(|dir| PathBuf::from(dir).join("sinks/holding.json")))
+    }
+
+    fn read(&self) -> Vec<Letter> {
+        let text = self.0.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+        // Of a file somebody else wrote nothing can be told.
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn write(&self, letters: &[Letter]) {
+        let Some(file) = &self.0 else { return };
+        if letters.is_empty() && !file.exists() {
+            return;
+        }
+        let text = serde_json::to_string(letters).expect("strings and numbers");
+        let new = file.with_extension("new");
+        let folder = file.parent().unwrap_or_else(|| Path::new("."));
+        let written = std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&new, text))
+            .and_then(|()| std::fs::rename(&new, file));
+        if let Err(error) = written {
+            tracing::warn!(event = "conditions_unwritable", %error, file = %file.display(), "a restart will not end them");
         }
     }
 }
@@ -134,6 +192,7 @@ fn reconcile(node: &Arc<Node>, config: &Config, http: &Arc<Http>, running: &mut 
         let stays = config.sinks.contains(&running.sink);
         if !stays {
             running.task.abort();
+            running.queue.counts.well_again(&running.sink.name, node);
         }
         stays
     });
@@ -154,25 +213,21 @@ fn reconcile(node: &Arc<Node>, config: &Config, http: &Arc<Http>, running: &mut 
 async fn serve(sink: Sink, queue: Arc<Queue>, node: Arc<Node>, http: Arc<Http>) {
     let mut failures = 0;
     let mut pause = PAUSE;
-    let mut failing_since: Option<Instant> = None;
     loop {
         let letters = queue.front().await;
         let Err(error) = deliver(&sink.kind, &letters, &http).await else {
             queue.counts.delivered.fetch_add(letters.len() as u64, Ordering::Relaxed);
             queue.done();
             (failures, pause) = (0, PAUSE);
-            if let Some(since) = failing_since.take() {
-                let now = node.now();
-                let lasted_ms = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
-                node.raise(&Event { lasted_ms, ..Event::about(EventKind::SinkRecovered, now, &sink.name) });
-            }
+            queue.counts.well_again(&sink.name, &node);
             continue;
         };
         queue.counts.failed.fetch_add(1, Ordering::Relaxed);
         failures += 1;
         let is_refused = matches!(error, DeliveryError::Refused(_));
-        if (failures >= FAILURES || is_refused) && failing_since.is_none() {
-            failing_since = Some(node.now());
+        let is_news = queue.counts.failing_since.load(Ordering::Relaxed) == 0;
+        if (failures >= FAILURES || is_refused) && is_news {
+            queue.counts.failing_since.store(node.now().as_micros().max(1), Ordering::Relaxed);
             let detail = error.to_string().into();
             node.raise(&Event { detail, ..Event::about(EventKind::SinkFailing, node.now(), &sink.name) });
         }
@@ -206,9 +261,13 @@ pub(crate) async fn deliver(kind: &SinkKind, letters: &[Letter], http: &Http) ->
     }
 }
 
-/// Sends one letter about nothing, at once and outside the queue.
+/// Sends one letter about nothing, at once and outside the queue; one at a time.
 pub(crate) async fn test(sink: &Sink, node: &Node) -> Result<String, DeliveryError> {
-    deliver(&sink.kind, &[Letter::test(&sink.name, node)], &Http::new()).await
+    static HTTP: OnceLock<Http> = OnceLock::new();
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let busy = || DeliveryError::Unreachable("another test is under way; try again".into());
+    let _turn = TURN.try_lock().map_err(|_| busy())?;
+    deliver(&sink.kind, &[Letter::test(&sink.name, node)], HTTP.get_or_init(Http::new)).await
 }
 
 async fn append(path: &str, letters: &[Letter]) -> Result<String, DeliveryError> {

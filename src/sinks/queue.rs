@@ -16,7 +16,7 @@ use super::{Counts, Letter};
 
 /// Letters that wait at most; the oldest gives way.
 const LETTERS_MAX: usize = 1000;
-/// Deliveries after which the file is written anew.
+/// Letters gone after which the file is written anew.
 const REWRITE: usize = 100;
 
 #[derive(Default)]
@@ -26,7 +26,10 @@ struct State {
     again: Vec<Letter>,
     /// Whether the letters handed out last were `again`.
     was_again: bool,
-    delivered: usize,
+    /// Whether the oldest letter is being delivered.
+    is_out: bool,
+    /// Lines of the file whose letters are gone.
+    stale: usize,
 }
 
 /// The queue.
@@ -43,9 +46,15 @@ impl Queue {
         let file = folder.map(|folder| folder.join(format!("{name}.jsonl")));
         let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
         // A line cut short by a crash is no letter.
-        let letters: VecDeque<Letter> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let queue =
-            Self { state: Mutex::new(State { letters, ..State::default() }), changed: Notify::new(), file, counts };
+        let mut letters: VecDeque<Letter> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let stale = letters.len().saturating_sub(LETTERS_MAX);
+        letters.drain(..stale);
+        let queue = Self {
+            state: Mutex::new(State { letters, stale, ..State::default() }),
+            changed: Notify::new(),
+            file,
+            counts,
+        };
         queue.count(&queue.lock());
         queue
     }
@@ -54,7 +63,10 @@ impl Queue {
     pub(super) fn push(&self, letter: Letter) {
         let mut state = self.lock();
         if state.letters.len() >= LETTERS_MAX {
-            state.letters.pop_front();
+            // Not the one that is being delivered: what is done with then must be it.
+            let oldest = usize::from(state.is_out);
+            drop(state.letters.remove(oldest));
+            state.stale += 1;
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
         let line = letter.json() + "\n";
@@ -69,6 +81,7 @@ impl Queue {
                 tracing::warn!(event = "sink_queue_unwritable", %error, file = %file.display(), "kept in memory only");
             }
         }
+        self.tidy(&mut state);
         drop(state);
         self.changed.notify_one();
     }
@@ -85,7 +98,7 @@ impl Queue {
             {
                 let mut state = self.lock();
                 if let Some(letter) = state.letters.front().cloned() {
-                    state.was_again = false;
+                    (state.was_again, state.is_out) = (false, true);
                     return vec![letter];
                 }
                 if !state.again.is_empty() {
@@ -105,10 +118,16 @@ impl Queue {
             return;
         }
         state.letters.pop_front();
-        state.delivered += 1;
+        state.is_out = false;
+        state.stale += 1;
         self.count(&state);
-        if state.letters.is_empty() || state.delivered >= REWRITE {
-            state.delivered = 0;
+        self.tidy(&mut state);
+    }
+
+    /// Writes the file anew when much of it, or all, is past.
+    fn tidy(&self, state: &mut State) {
+        if (state.letters.is_empty() && state.stale > 0) || state.stale >= REWRITE {
+            state.stale = 0;
             self.rewrite(&state.letters);
         }
     }
@@ -148,6 +167,7 @@ mod tests {
             at: String::new(),
             lasted_s: 0,
             refused: 0,
+            uptime_s: 0,
         }
     }
 
@@ -179,10 +199,25 @@ mod tests {
 
     #[test]
     fn a_full_queue_lets_the_oldest_go_and_counts_it() {
-        let queue = Queue::open(None, "ops", Arc::default());
+        let folder = std::env::temp_dir().join(format!("sipweir-full-queue-{}", std::process::id()));
+        let queue = open(&folder);
         (0..LETTERS_MAX + 2).for_each(|number| queue.push(letter(number)));
         assert_eq!((waiting(&queue).len(), waiting(&queue)[0].as_str()), (LETTERS_MAX, "2"));
         assert_eq!(queue.counts.dropped.load(Ordering::Relaxed), 2);
         assert_eq!(queue.counts.queued.load(Ordering::Relaxed), LETTERS_MAX as u64);
+        (0..2 * LETTERS_MAX).for_each(|number| queue.push(letter(number)));
+        let lines = fs::read_to_string(folder.join("ops.jsonl")).expect("a file").lines().count();
+        assert!(lines <= LETTERS_MAX + REWRITE, "{lines} lines on disk");
+        fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn the_letter_that_is_being_delivered_is_not_the_one_that_gives_way() {
+        let queue = Queue::open(None, "ops", Arc::default());
+        queue.push(letter(0));
+        assert_eq!(queue.front().await[0].subject, "0");
+        (1..LETTERS_MAX + 1).for_each(|number| queue.push(letter(number)));
+        queue.done();
+        assert_eq!((waiting(&queue).len(), waiting(&queue)[0].as_str()), (LETTERS_MAX - 1, "2"));
     }
 }

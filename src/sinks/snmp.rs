@@ -48,7 +48,7 @@ fn trap(letter: &Letter, community: &str) -> Vec<u8> {
     let object = |number: u32| oid(&[&BASE[..], &[1, number, 0]].concat());
     let text = |number: u32, text: &str| sequence(&[object(number), element(OCTETS, &cut(text))]);
     let bindings = [
-        sequence(&[oid(&UPTIME), element(TICKS, &number(letter.lasted_s.saturating_mul(100)))]),
+        sequence(&[oid(&UPTIME), element(TICKS, &number(letter.uptime_s.saturating_mul(100) & 0xffff_ffff))]),
         sequence(&[oid(&TRAP_OID), oid(&[&BASE[..], &[0, notification]].concat())]),
         text(1, &letter.node),
         text(2, &letter.event),

@@ -62,7 +62,7 @@ async fn write(mut stream: impl AsyncWrite + Unpin, messages: &[String]) -> std:
 }
 
 /// Trusts the system's certificates, and those of `ca_file`.
-fn client_config(ca_file: Option<&str>) -> Result<ClientConfig, DeliveryError> {
+pub(super) fn client_config(ca_file: Option<&str>) -> Result<ClientConfig, DeliveryError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = ca_file {
@@ -121,6 +121,7 @@ mod tests {
             at: "2026-11-22T12:00:00.123Z".into(),
             lasted_s: 0,
             refused: 3,
+            uptime_s: 0,
         };
         let expected = format!(
             "<130>1 2026-11-22T12:00:00.123Z gate1 sipweir {} pool_exhausted [sipweir@32473 subject=\"i\\\"v\\]r\\\\\" \

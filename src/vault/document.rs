@@ -10,6 +10,10 @@ use crate::licence::{Licence, Rejection};
 
 /// A pasted text is no longer than this, in octets.
 const TEXT_MAX: usize = 256 * 1024;
+/// Two licences in one paste.
+const SEVERAL: &str = "there is more than one in it: install them one after the other";
+/// Places looked at for the beginning of a licence.
+const STARTS_MAX: usize = 64;
 /// The characters of a signature of 64 octets.
 const SIGNATURE_LEN: usize = 86;
 /// PKCS#8 of an Ed25519 seed (RFC 8410 §7), all but the seed.
@@ -103,7 +107,10 @@ pub fn peek(pasted: &str) -> Result<Licence, Rejection> {
     let claims = text.split('.').nth(1).unwrap_or_default();
     let damaged = Rejection::NotALicence("its second part is damaged");
     let json = URL_SAFE_NO_PAD.decode(claims).map_err(|_| damaged)?;
-    serde_json::from_slice(&json).map_err(|error| Rejection::Claims(error.to_string()))
+    let licence: Licence = serde_json::from_slice(&json).map_err(|error| Rejection::Claims(error.to_string()))?;
+    // Control characters among the rest: what is shown must not drive a terminal.
+    licence.check()?;
+    Ok(licence)
 }
 
 /// Whether a pasted document is signed by a known issuer and makes sense.
@@ -117,14 +124,31 @@ fn clean(pasted: &str) -> Result<String, Rejection> {
     if pasted.len() > TEXT_MAX {
         return Err(Rejection::NotALicence("it is too long"));
     }
-    let start = pasted.find("eyJ").ok_or(Rejection::NotALicence("no document is in it"))?;
-    let is_ours = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let mut text: String = pasted[start..].chars().filter(is_ours).collect();
-    let dots: Vec<usize> = text.match_indices('.').map(|(at, _)| at).take(2).collect();
-    let [_, second] = dots[..] else { return Err(Rejection::NotALicence("its end is missing")) };
-    if text.len() < second + 1 + SIGNATURE_LEN {
-        return Err(Rejection::NotALicence("its end is missing"));
+    let mut first = None;
+    // Prose may hold the same three letters.
+    for (start, _) in pasted.match_indices("eyJ").take(STARTS_MAX) {
+        match clean_from(&pasted[start..]) {
+            Ok(text) if jsonwebtoken::decode_header(&text).is_ok() => return Ok(text),
+            Ok(_) => first = first.or(Some("its first part is damaged")),
+            Err(SEVERAL) => return Err(Rejection::NotALicence(SEVERAL)),
+            Err(why) => first = first.or(Some(why)),
+        }
     }
-    text.truncate(second + 1 + SIGNATURE_LEN);
+    Err(Rejection::NotALicence(first.unwrap_or("no licence is in it")))
+}
+
+fn clean_from(pasted: &str) -> Result<String, &'static str> {
+    let is_ours = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let mut text: String = pasted.chars().filter(is_ours).collect();
+    let dots: Vec<usize> = text.match_indices('.').map(|(at, _)| at).take(2).collect();
+    let [_, second] = dots[..] else { return Err("its end is missing") };
+    let end = second + 1 + SIGNATURE_LEN;
+    if text.len() < end {
+        return Err("its end is missing");
+    }
+    if text[end..].contains("eyJ") && text[end..].matches('.').count() >= 2 {
+        return Err(SEVERAL);
+    }
+    text.truncate(end);
     Ok(text)
 }

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{KeyFile, decode};
+use super::document::{KeyFile, decode, peek};
 use crate::config::{Config, Licensing};
-use crate::licence::{Change, Kind, Licence, Rejection, Standing, State, Terms, Wall};
+use crate::licence::{Change, DAY, Kind, Licence, Rejection, Standing, State, Terms, Wall};
 
 /// Licences installed at a time.
 const LICENCES_MAX: usize = 1000;
@@ -16,6 +17,12 @@ const LICENCES_MAX: usize = 1000;
 const TRIAL_DAYS: u32 = 30;
 /// A clock set back by no more than this is not worth a word: time services do it.
 const CLOCK_TOLERANCE: i64 = 15 * 60;
+/// How long a clock that jumped ahead must go on from there before it is believed, in seconds.
+const JUMP_HOLDS: i64 = 3600;
+/// Moments of the calendar looked at before a licence is let in or out.
+const MOMENTS_MAX: usize = 10_000;
+/// What was done, one line each.
+const HISTORY: &str = "history.jsonl";
 /// How often the latest time seen is written down, in seconds.
 const CLOCK_EVERY: i64 = 60;
 
@@ -26,7 +33,7 @@ pub enum VaultError {
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// The files are.
-    #[error("{}: {error}; sipweir keeps its licences there and must be able to read and write it", .path.display())]
+    #[error("{}: {error}; sipweir keeps its licences there: run this as the user sipweir runs as, or give the folder to that user (chown)", .path.display())]
     Files {
         /// Which.
         path: PathBuf,
@@ -110,6 +117,8 @@ pub struct Vault {
     folder: PathBuf,
     token: String,
     memory: Memory,
+    /// Since when the clock has been far ahead of the latest time seen.
+    jumped: Option<Wall>,
 }
 
 impl Vault {
@@ -117,7 +126,7 @@ impl Vault {
     pub fn open(config: &Config, now: Wall) -> Result<Self, VaultError> {
         let data_dir = config.data_dir.as_deref().ok_or(VaultError::NoDataDir)?;
         let folder = Path::new(data_dir).join("licences");
-        fs::create_dir_all(&folder).map_err(|error| VaultError::Files { path: folder.clone(), error })?;
+        make_folder(Path::new(data_dir), &folder).map_err(|error| VaultError::Files { path: folder.clone(), error })?;
         let _lock = lock(&folder)?;
         let key_path = folder.join("server.key");
         let key = match read(&key_path)? {
@@ -138,13 +147,24 @@ impl Vault {
                 path: memory_path,
                 what: format!("cannot be read ({error}); restore it from a backup"),
             })?,
-            None => {
-                let memory = Memory { installed: now, latest: now, trials: Vec::new() };
-                write(&memory_path, &json(&memory))?;
-                memory
+            // What was remembered is lost: nobody gets a second trial for that.
+            None if folder.join(HISTORY).exists() => {
+                Memory { installed: Wall(0), latest: now, trials: vec!["state.json is lost".into()] }
             }
+            // Looking is not starting: the trial period begins when a node runs, or something is installed.
+            None => Memory { installed: now, latest: now, trials: Vec::new() },
         };
-        Ok(Self { folder, token: key.token(), memory })
+        Ok(Self { folder, token: key.token(), memory, jumped: None })
+    }
+
+    /// A node runs: if none ever did, the trial period begins.
+    pub fn begin(&mut self) -> Result<(), VaultError> {
+        let _lock = lock(&self.folder)?;
+        if self.memory_path().exists() { self.recall() } else { self.remember() }
+    }
+
+    fn memory_path(&self) -> PathBuf {
+        self.folder.join("state.json")
     }
 
     /// This server's token.
@@ -152,27 +172,42 @@ impl Vault {
         &self.token
     }
 
-    /// What the clock says. The latest time seen is written down once a minute.
+    /// What the clock says. The latest time seen is written down once a minute; one that is a day ahead of it only when
+    /// the clock has gone on from there for an hour, since a clock that starts in a wrong year is set right within minutes.
     pub fn clock(&mut self, now: Wall) -> Result<Clock, VaultError> {
         let latest = self.memory.latest;
-        if now >= latest {
-            if now.0 - latest.0 >= CLOCK_EVERY {
-                let _lock = lock(&self.folder)?;
+        if now < latest {
+            self.jumped = None;
+            return Ok(Clock { counts: latest, set_back_to: (latest.0 - now.0 > CLOCK_TOLERANCE).then_some(now) });
+        }
+        if now.0 - latest.0 > DAY {
+            let jumped = *self.jumped.get_or_insert(now);
+            if now < jumped {
+                self.jumped = Some(now);
+            }
+            if now.0 - jumped.0 < JUMP_HOLDS {
+                return Ok(Clock { counts: now, set_back_to: None });
+            }
+        }
+        if now.0 - latest.0 >= CLOCK_EVERY && self.memory_path().exists() {
+            // Somebody else has the folder: the next look will do. The node must not wait.
+            if let Some(_lock) = try_lock(&self.folder)? {
                 self.recall()?;
                 self.memory.latest = now.max(self.memory.latest);
                 self.remember()?;
+                self.jumped = None;
             }
-            return Ok(Clock { counts: now, set_back_to: None });
         }
-        Ok(Clock { counts: latest, set_back_to: (latest.0 - now.0 > CLOCK_TOLERANCE).then_some(now) })
+        Ok(Clock { counts: now, set_back_to: None })
     }
 
     /// The licences in the folder, oldest installation first, and the files that hold none.
     pub fn licences(&self, licensing: &Licensing) -> Result<Held, VaultError> {
         let mut held = Held::default();
         for file in self.files()? {
-            let Some(text) = read(&file)? else { continue };
-            match decode(&text, licensing) {
+            let read = fs::read_to_string(&file);
+            let decoded = read.map_err(|_| Rejection::NotALicence("the file cannot be read"));
+            match decoded.and_then(|text| decode(&text, licensing)) {
                 Ok((licence, _)) => held.good.push(Installed { licence, file }),
                 Err(rejection) => held.bad.push((file, rejection)),
             }
@@ -211,7 +246,8 @@ impl Vault {
     pub fn install(&mut self, pasted: &str, config: &Config, now: Wall, is_dry: bool) -> Result<Done, VaultError> {
         let _lock = lock(&self.folder)?;
         self.recall()?;
-        let code = decode(pasted, &config.licensing).map(|(licence, _)| licence.code).unwrap_or_default();
+        // For the record, whether its signature is good or not.
+        let code = peek(pasted).map(|licence| licence.code).unwrap_or_default();
         let result = self.try_install(pasted, config, now, is_dry);
         if !is_dry {
             self.record(now, "installed", &code, &result)?;
@@ -254,12 +290,13 @@ impl Vault {
         }
         let changes = self.judge(&before, &after, config, at)?;
         if !is_dry {
-            let number = self.files()?.last().and_then(|file| file.file_stem()?.to_str()?.parse().ok()).unwrap_or(0u32);
-            write(&self.folder.join(format!("{:06}.jws", number + 1)), &(text + "\n"))?;
+            let numbers = self.files()?.into_iter().filter_map(|file| file.file_stem()?.to_str()?.parse::<u32>().ok());
+            let number = numbers.max().unwrap_or(0);
             if licence.kind == Kind::Trial {
                 self.memory.trials.push(licence.code.clone());
                 self.remember()?;
             }
+            write(&self.folder.join(format!("{:06}.jws", number + 1)), &(text + "\n"))?;
         }
         Ok(Done { licence, changes })
     }
@@ -301,7 +338,7 @@ impl Vault {
         let wanted = config.settings().wanted;
         let mut moment = Some(at);
         // A licence that begins later may take something away later: every moment of the calendar is looked at.
-        for _ in 0..LICENCES_MAX {
+        for _ in 0..MOMENTS_MAX {
             let Some(at) = moment else { break };
             let (was, is) = (self.standing(before, &config.licensing, at), self.standing(after, &config.licensing, at));
             let obstacles = wanted.obstacles(&was, &is);
@@ -324,14 +361,21 @@ impl Vault {
                     .collect();
                 (action, changes.join("; "))
             }
+            // A slip of the pen, not a licence.
+            Err(VaultError::Rejected(Rejection::Unknown(_))) => return Ok(()),
             Err(VaultError::Rejected(rejection)) => ("refused", format!("{}: {rejection}", rejection.label())),
             // Nothing was decided.
             Err(_) => return Ok(()),
         };
+        // A history without a memory is one that was lost.
+        if !self.memory_path().exists() {
+            self.remember()?;
+        }
         let record = Record { at: now, action: action.into(), code: code.into(), why };
         let path = self.history_path();
         let line = serde_json::to_string(&record).expect("strings and a number") + "\n";
-        let written = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| {
+        let written = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).and_then(|mut file| {
+            give_to_owner(&path);
             file.write_all(line.as_bytes())?;
             file.sync_data()
         });
@@ -357,7 +401,7 @@ impl Vault {
     }
 
     fn history_path(&self) -> PathBuf {
-        self.folder.join("history.jsonl")
+        self.folder.join(HISTORY)
     }
 
     fn recall(&mut self) -> Result<(), VaultError> {
@@ -380,14 +424,56 @@ fn json(memory: &Memory) -> String {
     serde_json::to_string_pretty(memory).expect("strings and numbers") + "\n"
 }
 
+/// For us alone: nobody else can keep the lock, or read the key.
+fn make_folder(data_dir: &Path, folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(data_dir)?;
+    fs::DirBuilder::new().mode(0o700).create(folder)?;
+    give_to_owner(folder);
+    Ok(())
+}
+
+/// What root makes belongs to whoever owns the folder it is in, or the node could not read it.
+fn give_to_owner(path: &Path) {
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+    if let (Ok(owner), Ok(own)) = (fs::metadata(folder), fs::metadata(path))
+        && owner.uid() != own.uid()
+    {
+        // Only root may; anybody else made it in a folder that is open to both.
+        drop(std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())));
+    }
+}
+
+fn open_lock(folder: &Path) -> Result<(PathBuf, File), VaultError> {
+    let path = folder.join("lock");
+    match OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path) {
+        Ok(file) => {
+            give_to_owner(&path);
+            Ok((path, file))
+        }
+        Err(error) => Err(VaultError::Files { path, error }),
+    }
+}
+
 /// One process at a time changes the folder; the lock goes with the file.
 fn lock(folder: &Path) -> Result<File, VaultError> {
-    let path = folder.join("lock");
-    let locked = OpenOptions::new().create(true).truncate(false).write(true).open(&path).and_then(|file| {
-        file.lock()?;
-        Ok(file)
-    });
-    locked.map_err(|error| VaultError::Files { path, error })
+    let (path, file) = open_lock(folder)?;
+    match file.lock() {
+        Ok(()) => Ok(file),
+        Err(error) => Err(VaultError::Files { path, error }),
+    }
+}
+
+/// The same, when it can be had at once.
+fn try_lock(folder: &Path) -> Result<Option<File>, VaultError> {
+    let (path, file) = open_lock(folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(VaultError::Files { path, error }),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<String>, VaultError> {
@@ -400,12 +486,12 @@ fn read(path: &Path) -> Result<Option<String>, VaultError> {
 
 /// Writes a file whole or not at all, readable for us alone.
 fn write(path: &Path, text: &str) -> Result<(), VaultError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
     let new = path.with_extension("new");
     let written =
         OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_data()?;
+            give_to_owner(&new);
             fs::rename(&new, path)
         });
     written.map_err(|error| VaultError::Files { path: path.to_owned(), error })

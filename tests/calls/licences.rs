@@ -126,7 +126,7 @@ fn without_an_unlicensed_plan_the_overflow_plan_is_taken_and_says_why() {
     world.run();
     let seen = world.callers[caller].last.clone();
     assert!(seen.starts_with("SIP/2.0 486 ") && seen.contains("Reason: Q.850;cause=50\r\n"), "{seen}");
-    assert_eq!(world.view().services[0].lacks, Some("no capacity licence"));
+    assert_eq!(world.view().services[0].lacks.as_deref(), Some("no capacity licence (advanced-queueing)"));
 }
 
 #[test]
@@ -137,8 +137,8 @@ fn without_the_ivr_feature_the_queue_goes_on_and_the_ivr_does_not() {
     world.run();
     assert_eq!(world.final_answer(caller), 486);
     world.answered("200");
-    let lacks: Vec<Option<&str>> = world.view().services.iter().map(|service| service.lacks).collect();
-    assert_eq!(lacks, [Some("no feature licence"), None]);
+    let lacks: Vec<Option<Box<str>>> = world.view().services.into_iter().map(|service| service.lacks).collect();
+    assert_eq!(lacks, [Some("no feature licence (ivr)".into()), None]);
 }
 
 #[test]
@@ -155,6 +155,23 @@ fn a_million_unlicensed_calls_make_one_event_and_the_licence_says_how_many_there
     assert_eq!(world.events[1].refused, 1000);
     world.answered("100");
     assert_eq!(world.events.len(), 2);
+}
+
+#[test]
+fn a_full_pool_that_is_taken_away_is_no_longer_said_to_be_full() {
+    let mut world = World::new(&config(1, &menu("")));
+    world.answered("100");
+    assert_eq!(world.event_labels(), ["pool_exhausted"]);
+    world.reload(
+        &config(1, &menu("")).replace("\"ivr\"\n", "\"other\"\n").replace("kind = \"other\"", "kind = \"ivr\""),
+    );
+    assert_eq!(world.event_labels(), ["pool_exhausted", "pool_recovered"]);
+    assert_eq!(world.view().pools[0].condition, "normal");
+    let mut world = World::new(&licensed(""));
+    world.license(standing(&[channels("A", 1), ivr()], 40));
+    world.answered("100");
+    world.license(standing(&[], 40));
+    assert_eq!(world.event_labels(), ["pool_exhausted", "pool_recovered"]);
 }
 
 #[test]

@@ -156,7 +156,6 @@ fn the_end_of_the_trial_is_told_of_in_good_time_and_then_what_is_missing() {
     assert_eq!(
         said,
         [
-            trial(0, LicenceExpiring),
             trial(16, LicenceExpiring),
             trial(23, LicenceExpiring),
             trial(29, LicenceExpiring),

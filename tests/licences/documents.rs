@@ -72,6 +72,7 @@ fn a_pasted_licence_loads_whatever_the_mail_program_did_to_it() {
         wrapped(60, "\r", "> "),
         wrapped(40, " ", "\t\u{200b}"),
         format!("<{text}>"),
+        format!("it begins with eyJ and is here:\n{text}"),
     ] {
         assert_eq!(decode(&pasted, &licensing()).map(|(_, clean)| clean), Ok(text.clone()), "{pasted}");
     }
@@ -88,6 +89,7 @@ fn every_reason_is_its_own() {
     assert_eq!(rejected("hello"), "not_a_licence");
     assert_eq!(rejected(&text[..text.len() - 3]), "not_a_licence");
     assert_eq!(rejected(&"eyJ".repeat(100_000)), "not_a_licence");
+    assert_eq!(rejected(&format!("{text}\n{text}")), "not_a_licence", "two at once");
     assert_eq!(rejected(&stranger), "unknown_issuer");
     let other = sign(&good, &KeyFile::generate().expect("randomness")).expect("signed");
     assert_eq!(rejected(&other), "bad_signature");
@@ -159,6 +161,9 @@ fn the_configuration_says_what_licences_need() {
     assert_eq!(problems(&text(node, "licence = \"q\"\nchannels = 3", &issuer)), ["pool[0].channels"]);
     assert_eq!(problems(&text(node, "", &issuer)), ["pool[0].channels"]);
     assert_eq!(problems(&text(node, "channels = 3\ntrial_channels = 1", &issuer)), ["pool[0].trial_channels"]);
+    let twice = "licence = \"q\"\n[[pool]]\nname = \"o\"\nlicence = \"q\"";
+    assert_eq!(problems(&text(node, twice, &issuer)), ["pool \"o\""], "channels of one product are one pool");
+    assert_eq!(problems(&text("[node]\ndata_dir = \"x\"", "licence = \"q\"", &issuer)), ["node.data_dir"]);
     let short = issuer.replace(PUBLIC, "short");
     assert_eq!(problems(&text(node, "licence = \"q\"", &short)), ["licence.issuer[0].key"]);
 }

@@ -153,7 +153,8 @@ fn a_licence_that_leaves_less_than_is_configured_is_refused_with_what_must_be_fr
 #[test]
 fn a_clock_set_back_is_noticed_and_gives_nobody_more_time() {
     let place = Place::new();
-    let mut vault = place.open(0);
+    let mut vault = place.open(40);
+    vault.begin().expect("written");
     let clock = |vault: &mut Vault, at: Wall| vault.clock(at).expect("readable");
     assert_eq!(clock(&mut vault, day(40)), Clock { counts: day(40), set_back_to: None });
     let small_step = Wall(day(40).0 - 600);
@@ -170,13 +171,76 @@ fn a_clock_set_back_is_noticed_and_gives_nobody_more_time() {
 }
 
 #[test]
+fn a_clock_that_starts_in_a_wrong_year_leaves_no_mark_once_it_is_set_right() {
+    let place = Place::new();
+    let mut vault = place.open(0);
+    vault.begin().expect("written");
+    let clock = |vault: &mut Vault, at: Wall| vault.clock(at).expect("readable");
+    assert_eq!(clock(&mut vault, day(20_000)).counts, day(20_000), "licences are judged by what it says");
+    assert_eq!(clock(&mut vault, Wall(day(20_000).0 + 600)).set_back_to, None);
+    assert_eq!(clock(&mut vault, day(1)), Clock { counts: day(1), set_back_to: None }, "set right ten minutes later");
+    assert_eq!(clock(&mut place.open(1), day(2)), Clock { counts: day(2), set_back_to: None });
+    // A node that was off for a month, and runs on.
+    assert_eq!(clock(&mut vault, day(40)).counts, day(40));
+    assert_eq!(clock(&mut vault, Wall(day(40).0 + 3600)).counts, Wall(day(40).0 + 3600));
+    assert_eq!(clock(&mut place.open(0), day(30)).set_back_to, Some(day(30)), "an hour later it is believed");
+}
+
+#[test]
+fn a_lost_memory_gives_no_second_trial() {
+    let place = Place::new();
+    let mut vault = place.open(0);
+    place.install(&mut vault, &licence("A", vec![channels(20)]), 1).expect("loads");
+    assert!(vault.standing(&[], &licensing(), day(2)).trial_until.is_some());
+    std::fs::remove_file(place.folder.join("licences/state.json")).expect("removed");
+    let vault = place.open(2);
+    assert!(vault.standing(&[], &licensing(), day(2)).trial_until.is_none());
+}
+
+#[test]
+fn a_refused_licence_before_the_first_start_costs_no_trial() {
+    let place = Place::new();
+    let mut vault = place.open(0);
+    let bound = Licence { server: Some("SW-THERE".into()), ..licence("B", vec![channels(1)]) };
+    assert_eq!(place.install(&mut vault, &bound, 0).map(drop), Err("wrong_server".into()));
+    assert!(place.open(2).standing(&[], &licensing(), day(2)).trial_until.is_some());
+}
+
+#[test]
+fn looking_is_not_starting() {
+    let place = Place::new();
+    let mut vault = place.open(0);
+    vault.clock(day(1)).expect("readable");
+    assert!(!place.folder.join("licences/state.json").exists());
+    let mut vault = place.open(100);
+    vault.begin().expect("written");
+    assert!(place.open(129).standing(&[], &licensing(), day(129)).trial_until.is_some());
+    assert!(place.open(130).standing(&[], &licensing(), day(130)).trial_until.is_none());
+}
+
+#[test]
+fn no_licence_is_ever_written_over_another() {
+    let place = Place::new();
+    let mut vault = place.open(0);
+    place.install(&mut vault, &licence("A", vec![channels(20)]), 1).expect("loads");
+    std::fs::write(place.folder.join("licences/vendor.jws"), signed(&licence("B", vec![channels(1)])))
+        .expect("written");
+    place.install(&mut vault, &licence("C", vec![channels(1)]), 1).expect("loads");
+    let mut codes = place.installed(&vault);
+    codes.sort();
+    assert_eq!(codes, ["A", "B", "C"]);
+}
+
+#[test]
 fn a_file_that_is_no_licence_harms_none_of_the_others() {
     let place = Place::new();
     let mut vault = place.open(0);
     place.install(&mut vault, &licence("A", vec![channels(20)]), 1).expect("loads");
     std::fs::write(place.folder.join("licences/000000.jws"), "eyJ nonsense").expect("written");
+    std::fs::write(place.folder.join("licences/000008.jws"), [0xff, 0xfe, 0x80]).expect("written");
+    std::fs::create_dir(place.folder.join("licences/folder.jws")).expect("made");
     place.install(&mut vault, &licence("B", vec![channels(20)]), 1).expect("loads");
     let Held { good, bad } = vault.licences(&licensing()).expect("readable");
     let codes: Vec<&str> = good.iter().map(|installed| installed.licence.code.as_str()).collect();
-    assert_eq!((codes, bad.len()), (vec!["A", "B"], 1));
+    assert_eq!((codes, bad.len()), (vec!["A", "B"], 3));
 }

@@ -252,6 +252,38 @@ fn what_a_sink_did_not_take_waits_over_a_restart() {
 }
 
 #[test]
+fn what_was_told_is_taken_back_when_the_node_is_started_again_or_the_sink_repaired() {
+    let hook = Hook::start(&[200]);
+    let folder = Folder::new();
+    let text = |ports: [u16; 4], chat: u16| {
+        let node = format!("[node]\ndata_dir = {:?}\n", folder.0);
+        format!(
+            "{}[[sink]]\nname = \"told\"\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\n\
+             [[sink]]\nname = \"chat\"\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{chat}/secret\"\n",
+            config(1, ports, TO_VOICEMAIL).replace("[node]\n", &node),
+            hook.port
+        )
+    };
+    let dead = port();
+    let told = |what: &str| {
+        eventually(what, || hook.bodies().into_iter().find(|body| body.contains(what)));
+    };
+    let first = Gate::start_with(|ports, _| text(ports, dead));
+    let ends = Ends::of(&first);
+    ends.call("one");
+    Ends::invite(&ends.pbx);
+    told("\"event\":\"sink_failing\",\"severity\":\"warning\",\"status\":\"raised\"");
+    let repaired = text([first.sip, first.admin, first.pbx, first.voicemail], hook.port);
+    std::fs::write(&first.config, repaired).expect("a file");
+    first.signal("HUP");
+    told("\"event\":\"sink_failing\",\"severity\":\"warning\",\"status\":\"resolved\"");
+    assert!(!hook.bodies().concat().contains("secret"), "the path of a chat's webhook is its secret");
+    drop((ends, first));
+    let _second = Gate::start_with(|ports, _| text(ports, hook.port));
+    told("\"event\":\"pool_exhausted\",\"severity\":\"critical\",\"status\":\"resolved\"");
+}
+
+#[test]
 fn snmptrapd_rsyslogd_and_a_file_get_what_they_understand() {
     let folder = Folder::new();
     let [trap, syslog] = [port(), port()];
