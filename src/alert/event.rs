@@ -36,6 +36,10 @@ pub enum EventKind {
     PoolExhausted,
     /// A pool that was near full or exhausted has room again.
     PoolRecovered,
+    /// A trunk has as many calls as it may, and another came.
+    TrunkLimit,
+    /// A trunk that was at its limit has room again.
+    TrunkLimitOver,
     /// The node has more work than time and refuses some new calls.
     Overload,
     /// No call was refused for overload for a second.
@@ -70,10 +74,12 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
+        Self::TrunkLimit,
+        Self::TrunkLimitOver,
         Self::Overload,
         Self::OverloadOver,
         Self::LicenceMissing,
@@ -97,6 +103,8 @@ impl EventKind {
             Self::PoolNearFull => "pool_near_full",
             Self::PoolExhausted => "pool_exhausted",
             Self::PoolRecovered => "pool_recovered",
+            Self::TrunkLimit => "trunk_limit",
+            Self::TrunkLimitOver => "trunk_limit_over",
             Self::Overload => "overload",
             Self::OverloadOver => "overload_over",
             Self::LicenceMissing => "licence_missing",
@@ -118,7 +126,9 @@ impl EventKind {
     /// How much it matters.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::SinkFailing | Self::PoolNearFull | Self::LicenceExpiring | Self::LicenceClock => Severity::Warning,
+            Self::TrunkLimit | Self::SinkFailing | Self::PoolNearFull | Self::LicenceExpiring | Self::LicenceClock => {
+                Severity::Warning
+            }
             Self::PoolExhausted
             | Self::Overload
             | Self::ConfigRefused
@@ -126,6 +136,7 @@ impl EventKind {
             | Self::LicenceExpired
             | Self::ServiceUnlicensed => Severity::Critical,
             Self::SinkRecovered
+            | Self::TrunkLimitOver
             | Self::PoolRecovered
             | Self::OverloadOver
             | Self::ConfigReloaded
@@ -144,6 +155,8 @@ impl EventKind {
             Self::PoolRecovered => {
                 "channels in use fell below recovered_percent; says how many calls were refused meanwhile"
             }
+            Self::TrunkLimit => "a trunk has max_calls calls, and another one was refused",
+            Self::TrunkLimitOver => "a trunk is below 70 % of max_calls again; says how many calls were refused",
             Self::Overload => "the node has more work than time: some new calls get 503, calls in progress go on",
             Self::OverloadOver => "no call was refused for overload for a second; says how many were",
             Self::LicenceMissing => "no licence in force for a product or feature that is configured",
@@ -169,6 +182,10 @@ impl EventKind {
             Self::PoolExhausted => {
                 "see who holds them (sipweir calls --pool); order more channels, or improve the plan"
             }
+            Self::TrunkLimit => {
+                "see whether the carrier sends more than agreed; raise max_calls if the PBX can take it"
+            }
+            Self::TrunkLimitOver => "nothing",
             Self::PoolRecovered | Self::OverloadOver | Self::LicenceInForce | Self::LicenceChanged => "nothing",
             Self::Overload => "find out who calls so much (sipweir_trunk_calls); give the node a faster core",
             Self::LicenceMissing | Self::ServiceUnlicensed => "sipweir licence status says what; order and install it",
@@ -189,11 +206,13 @@ impl EventKind {
         match self {
             Self::PoolNearFull
             | Self::PoolExhausted
+            | Self::TrunkLimit
             | Self::Overload
             | Self::LicenceMissing
             | Self::ServiceUnlicensed
             | Self::SinkFailing => true,
             Self::PoolRecovered
+            | Self::TrunkLimitOver
             | Self::OverloadOver
             | Self::LicenceInForce
             | Self::LicenceExpiring
@@ -212,12 +231,14 @@ impl EventKind {
     pub const fn resolves(self) -> &'static [Self] {
         match self {
             Self::PoolRecovered => &[Self::PoolNearFull, Self::PoolExhausted],
+            Self::TrunkLimitOver => &[Self::TrunkLimit],
             Self::OverloadOver => &[Self::Overload],
             Self::LicenceInForce => &[Self::LicenceMissing],
             Self::ServiceLicensed => &[Self::ServiceUnlicensed],
             Self::SinkRecovered => &[Self::SinkFailing],
             Self::PoolNearFull
             | Self::PoolExhausted
+            | Self::TrunkLimit
             | Self::Overload
             | Self::LicenceMissing
             | Self::LicenceExpiring
@@ -279,7 +300,15 @@ impl fmt::Display for Event {
             EventKind::PoolExhausted => write!(f, "pool {subject}: all {capacity} channels in use"),
             EventKind::PoolRecovered => write!(
                 f,
-                "pool {subject}: {in_use} of {capacity} channels in use again after {}.{} s; {refused} calls refused meanwhile",
+                "pool {subject}: {in_use} of {capacity} channels in use again after {}.{} s; {refused} calls refused meanwhile{}{detail}",
+                lasted_ms / 1000,
+                lasted_ms % 1000 / 100,
+                if detail.is_empty() { "" } else { ", most of " },
+            ),
+            EventKind::TrunkLimit => write!(f, "trunk {subject}: all {capacity} calls it may have are there"),
+            EventKind::TrunkLimitOver => write!(
+                f,
+                "trunk {subject}: {in_use} of {capacity} calls again after {}.{} s; {refused} calls refused meanwhile",
                 lasted_ms / 1000,
                 lasted_ms % 1000 / 100,
             ),

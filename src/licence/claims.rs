@@ -117,14 +117,6 @@ impl Entitlement {
             includes: Vec::new(),
         }
     }
-
-    /// When a unit is taken.
-    pub fn consumed(&self) -> Consumed {
-        self.consumed.unwrap_or(match self.kind {
-            EntitlementKind::Capacity | EntitlementKind::Feature | EntitlementKind::Suite => Consumed::Used,
-            EntitlementKind::Count => Consumed::Configured,
-        })
-    }
 }
 
 /// A licence. Made by the issuer, never changed: a new one replaces it.
@@ -245,6 +237,19 @@ impl Licence {
 
 fn check_line(line: &Entitlement) -> Result<(), Rejection> {
     let wrong = |what: &str| Err(Rejection::Claims(format!("{} {:?} {what}", line.kind.label(), line.product)));
+    // Better refused than read as something else.
+    match (line.kind, line.consumed) {
+        (EntitlementKind::Capacity, Some(Consumed::Configured)) => {
+            return wrong("is consumed when configured; this version knows channels that are consumed when used");
+        }
+        (EntitlementKind::Count, Some(Consumed::Used)) => {
+            return wrong("is consumed when used; this version knows counts that are consumed when configured");
+        }
+        (EntitlementKind::Feature | EntitlementKind::Suite, Some(_)) => return wrong("is not consumed at all"),
+        (_, None)
+        | (EntitlementKind::Capacity, Some(Consumed::Used))
+        | (EntitlementKind::Count, Some(Consumed::Configured)) => {}
+    }
     if !is_name(&line.product) || !line.requires.iter().all(|name| is_name(name)) {
         return wrong("has no proper name");
     }

@@ -13,6 +13,7 @@
 //! takes the decision under one lock, held for a few dozen instructions, once per call. All shards of a node share it.
 
 pub mod channel;
+mod conditions;
 mod licensed;
 pub mod refusal;
 pub mod slot;
@@ -95,16 +96,13 @@ struct Pool {
     admitted: u64,
     peak: u32,
     watch: PoolWatch,
+    /// Calls refused while its condition lasts.
+    refused: conditions::Refused,
 }
 
 impl Pool {
     fn in_use(&self) -> u32 {
         self.reserved + self.held
-    }
-
-    fn look(&mut self, now: Instant, refused: bool, events: &mut Vec<Event>) {
-        let (name, counts) = (&self.settings.name, (self.reserved + self.held, self.settings.capacity));
-        events.extend(self.watch.look(now, name, counts, refused, self.settings.thresholds));
     }
 }
 
@@ -124,6 +122,7 @@ struct Service {
 struct Trunk {
     settings: TrunkSettings,
     calls: u32,
+    at_limit: Option<conditions::AtLimit>,
 }
 
 #[derive(Debug, Default)]
@@ -261,6 +260,7 @@ impl Gate {
                     admitted: 0,
                     peak: 0,
                     watch: PoolWatch::default(),
+                    refused: conditions::Refused::default(),
                 }),
             }
         }
@@ -301,9 +301,10 @@ impl Gate {
         for new in &settings.trunks {
             match state.trunks.iter_mut().find(|trunk| trunk.settings.name == new.name) {
                 Some(trunk) => trunk.settings = new.clone(),
-                None => state.trunks.push(Trunk { settings: new.clone(), calls: 0 }),
+                None => state.trunks.push(Trunk { settings: new.clone(), calls: 0, at_limit: None }),
             }
         }
+        events.extend(state.trunks.iter_mut().filter_map(|trunk| trunk.look(now)));
         state.apply_licences(now, events);
         for pool in &mut state.pools {
             pool.look(now, false, events);
@@ -334,13 +335,20 @@ impl Gate {
                 if refusal.takes_plan() {
                     state.services[usize::from(ask.service.0)].refused += 1;
                 }
+                if refusal == Refusal::TrunkFull {
+                    events.extend(state.trunks[usize::from(ask.trunk.0)].refuse(now));
+                }
                 if refusal == Refusal::Unlicensed {
                     events.extend(state.services[usize::from(ask.service.0)].refuse_unlicensed(now));
                 }
+                let State { pools, services, .. } = &mut *state;
+                let service = &services[usize::from(ask.service.0)];
                 if refusal == Refusal::PoolFull
-                    && let Some(pool) = state.services[usize::from(ask.service.0)].pool
+                    && let Some(pool) = service.pool
                 {
-                    state.pools[usize::from(pool.0)].look(now, true, events);
+                    let pool = &mut pools[usize::from(pool.0)];
+                    pool.look(now, true, events);
+                    pool.refused.count(&service.settings.name);
                 }
                 return Err(refusal);
             }
@@ -403,6 +411,7 @@ impl Gate {
             let trunk = &mut state.trunks[usize::from(channel.trunk.0)];
             assert!(trunk.calls > 0, "I2: a call left its trunk twice");
             trunk.calls -= 1;
+            events.extend(trunk.look(now));
             state.calls -= 1;
         }
         channel.armed = false;

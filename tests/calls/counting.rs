@@ -275,3 +275,50 @@ fn a_call_that_rings_longer_than_the_longest_call_keeps_its_channel() {
     let ended: Vec<u64> = world.proxy.counters().ends().map(|(_, count)| count).collect();
     assert_eq!(ended, [0, 0, 0, 0, 0, 1], "by the longest call");
 }
+
+#[test]
+fn a_pool_that_recovers_says_whose_calls_it_refused() {
+    let sales =
+        "[[service]]\nname = \"sales\"\nkind = \"queue\"\nnumbers = [\"200\"]\npool = \"ivr\"\ntarget = \"pbx\"\n";
+    let mut world = World::new(&config(1, &format!("{}{sales}", menu(""))));
+    for _ in 0..2 {
+        world.events.clear();
+        let caller = world.answered("100");
+        for number in ["200", "100", "200", "200"] {
+            world.invite(number);
+            world.run();
+        }
+        world.hang_up(End::Caller, caller);
+        world.run();
+        assert_eq!(world.event_labels(), ["pool_exhausted", "pool_recovered"]);
+        let said = world.events[1].to_string();
+        assert!(said.ends_with("4 calls refused meanwhile, most of sales 3, menu 1"), "{said}");
+    }
+}
+
+#[test]
+fn a_trunk_at_its_limit_is_told_once_and_once_when_it_is_over() {
+    let text = config(9, &menu("")).replacen(
+        "[[trunk]]\nname = \"carrier\"\n",
+        "[[trunk]]\nname = \"carrier\"\nmax_calls = 2\n",
+        1,
+    );
+    let mut world = World::new(&text);
+    let calls = [world.answered("100"), world.answered("100")];
+    for _ in 0..5 {
+        let refused = world.invite("100");
+        world.run();
+        assert_eq!(world.final_answer(refused), 486);
+    }
+    assert_eq!(world.event_labels(), ["trunk_limit"]);
+    world.hang_up(End::Caller, calls[0]);
+    world.run();
+    assert_eq!(world.event_labels(), ["trunk_limit", "trunk_limit_over"]);
+    assert_eq!((world.events[1].refused, world.events[1].in_use), (5, 1));
+    world.answered("100");
+    world.reload(&text.replace("max_calls = 2", "max_calls = 1"));
+    world.invite("100");
+    world.run();
+    world.reload(&text.replace("max_calls = 2\n", ""));
+    assert_eq!(world.event_labels()[2..], ["trunk_limit", "trunk_limit_over"]);
+}

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use sipweir::config::{Config, Issuer, Licensing};
+use sipweir::licence::claims::Consumed;
 use sipweir::licence::{Entitlement, EntitlementKind, Kind, Rejection};
 use sipweir::vault::{KeyFile, decode, sign};
 
@@ -110,6 +111,10 @@ fn every_reason_is_its_own() {
         Licence { entitlements: vec![Entitlement { quantity: Some(1), ..feature("ivr") }], ..good.clone() },
         Licence { entitlements: vec![Entitlement::new(EntitlementKind::Suite, "s", None)], ..good.clone() },
         Licence { entitlements: vec![Entitlement { includes: vec![channels(1)], ..channels(2) }], ..good.clone() },
+        Licence {
+            entitlements: vec![Entitlement { consumed: Some(Consumed::Configured), ..channels(1) }],
+            ..good.clone()
+        },
         Licence { entitlements: vec![channels(1); 300], ..good.clone() },
         Licence { replaces: vec!["A".into()], ..good.clone() },
         Licence { code: String::new(), ..good.clone() },
