@@ -38,15 +38,21 @@ impl Pool {
     pub(super) fn look(&mut self, now: Instant, refused: bool, events: &mut Vec<Event>) {
         let (name, counts) = (&self.settings.name, (self.reserved + self.held, self.settings.capacity));
         let event = self.watch.look(now, name, counts, refused, self.settings.thresholds);
-        events.extend(event.map(|mut event| {
-            if event.kind == EventKind::PoolRecovered {
-                event.detail = self.refused.take_top();
-            } else if event.refused <= 1 {
-                // A condition begins: what was refused before is not its doing.
-                self.refused = Refused::default();
-            }
-            event
-        }));
+        if let Some(event) = event {
+            events.push(self.about_refused(event));
+        }
+    }
+
+    /// Not inlined: it happens when a condition begins or ends, and every call looks.
+    #[inline(never)]
+    fn about_refused(&mut self, mut event: Event) -> Event {
+        if event.kind == EventKind::PoolRecovered {
+            event.detail = self.refused.take_top();
+        } else if event.refused <= 1 {
+            // A condition begins: what was refused before is not its doing.
+            self.refused = Refused::default();
+        }
+        event
     }
 }
 

@@ -411,7 +411,9 @@ impl Gate {
             let trunk = &mut state.trunks[usize::from(channel.trunk.0)];
             assert!(trunk.calls > 0, "I2: a call left its trunk twice");
             trunk.calls -= 1;
-            events.extend(trunk.look(now));
+            if trunk.at_limit.is_some() {
+                events.extend(trunk.look(now));
+            }
             state.calls -= 1;
         }
         channel.armed = false;
