@@ -1,6 +1,7 @@
 //! Keeps the gate in line with the licences: looks every second whether something was installed or removed, whether a
 //! term began or ended, and what the clock says.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(crate) struct Licensing {
     /// With which configuration, and after how much history, the licences were last read.
     read: Option<(Arc<Config>, u64)>,
     licences: Vec<Licence>,
+    /// Files that hold none, told of.
+    bad: BTreeSet<String>,
     standing: Standing,
     clock_is_back: bool,
     /// The last failure said, so that it is said once.
@@ -30,20 +33,25 @@ pub(crate) struct Licensing {
 }
 
 impl Licensing {
-    /// Opens the licences, if the configuration depends on any, and works out what they allow.
-    ///
-    /// Files that cannot be read keep no node from starting: calls then take the unlicensed plan, and it looks again.
-    pub(super) fn start(config: &Arc<Config>) -> Self {
-        let mut licensing = Self {
+    fn new() -> Self {
+        Self {
             vault: None,
             watch: Watch::default(),
             read: None,
             licences: Vec::new(),
+            bad: BTreeSet::new(),
             standing: Standing::default(),
             clock_is_back: false,
             failure: None,
             untold: Vec::new(),
-        };
+        }
+    }
+
+    /// Opens the licences, if the configuration depends on any, and works out what they allow.
+    ///
+    /// Files that cannot be read keep no node from starting: calls then take the unlicensed plan, and it looks again.
+    pub(super) fn start(config: &Arc<Config>) -> Self {
+        let mut licensing = Self::new();
         let mut events = Vec::new();
         if let Err(error) = licensing.refresh(config, wall_now(), &mut events) {
             licensing.fail(&error, &mut events);
@@ -113,14 +121,18 @@ impl Licensing {
         }
         let length = vault.history_len();
         let is_read = self.read.as_ref().is_some_and(|(read, seen)| Arc::ptr_eq(read, config) && *seen == length);
-        if is_read && self.standing.next.is_none_or(|next| clock.counts < next) {
+        // A clock that ran ahead and was set right leads back to a standing of before.
+        let holds = clock.counts >= self.standing.at && self.standing.next.is_none_or(|next| clock.counts < next);
+        if is_read && holds {
             return Ok(false);
         }
         if !is_read {
             let Held { good, bad } = vault.licences(&config.licensing)?;
             for (file, rejection) in bad {
                 let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                events.push(about(EventKind::LicenceRefused, &name, rejection.to_string()));
+                if self.bad.insert(name.clone()) {
+                    events.push(about(EventKind::LicenceRefused, &name, rejection.to_string()));
+                }
             }
             self.licences = good.into_iter().map(|installed| installed.licence).collect();
             // What was done before the node started is no news.
@@ -154,5 +166,38 @@ pub(crate) async fn keep(licensing: Arc<Mutex<Licensing>>, node: Arc<Node>) {
     loop {
         every.tick().await;
         licensing.lock().unwrap_or_else(PoisonError::into_inner).look(&node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::licence::DAY;
+
+    #[test]
+    fn a_clock_set_right_again_gives_back_what_its_wrong_year_took() {
+        let folder = std::env::temp_dir().join(format!("sipweir-licensing-{}", std::process::id()));
+        let text = format!(
+            "[node]\ndata_dir = {folder:?}\n[[listen]]\nuri = \"udp:192.0.2.1:5060\"\n[[trunk]]\nname = \"a\"\n\
+             from = [\"198.51.100.0/24\"]\n[[target]]\nname = \"pbx\"\nuri = [\"sip:10.0.0.10\"]\n\
+             [[pool]]\nname = \"p\"\nlicence = \"q\"\n[[licence.issuer]]\nname = \"vendor\"\n\
+             key = \"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"\n\
+             [[service]]\nname = \"menu\"\nkind = \"ivr\"\nnumbers = [\"100\"]\npool = \"p\"\ntarget = \"pbx\"\n"
+        );
+        let config = Arc::new(Config::parse(&text).expect("valid"));
+        let mut licensing = Licensing::new();
+        let mut has_trial = |day: i64| {
+            licensing.refresh(&config, Wall(20_000 * DAY).plus_days(day), &mut Vec::new()).expect("readable");
+            licensing.standing.trial_until.is_some()
+        };
+        assert_eq!([has_trial(0), has_trial(20_000), has_trial(1)], [true, false, true]);
+        std::fs::write(folder.join("licences/000001.jws"), "nonsense").expect("written");
+        let mut events = Vec::new();
+        for _ in 0..2 {
+            licensing.read = None;
+            licensing.refresh(&config, Wall(20_001 * DAY), &mut events).expect("readable");
+        }
+        assert_eq!(events.len(), 1, "a bad file is told of once: {events:?}");
+        std::fs::remove_dir_all(folder).expect("removed");
     }
 }
