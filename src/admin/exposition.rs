@@ -15,6 +15,7 @@ use crate::licence::{Standing, Wanted};
 use crate::metrics::{Counters, Direction, Histogram};
 use crate::proxy::Load;
 use crate::server::{Node, Published};
+use crate::transport::stream::{Closed, Counts};
 
 /// The recorder, and the last copy of the shard's counters.
 pub(super) struct Exposition {
@@ -22,6 +23,7 @@ pub(super) struct Exposition {
     handle: PrometheusHandle,
     counters: Counters,
     load: Load,
+    streams: Counts,
 }
 
 impl Exposition {
@@ -29,12 +31,12 @@ impl Exposition {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         with_local_recorder(&recorder, describe);
-        Self { recorder, handle, counters: Counters::default(), load: Load::default() }
+        Self { recorder, handle, counters: Counters::default(), load: Load::default(), streams: Counts::default() }
     }
 
     /// A new copy of the shard's counters.
     pub(super) fn take(&mut self, published: Published) {
-        (self.counters, self.load) = (published.counters, published.load);
+        (self.counters, self.load, self.streams) = (published.counters, published.load, published.streams);
     }
 
     /// The text.
@@ -102,6 +104,17 @@ impl Exposition {
             counter!("sipweir_drops_total", "reason" => reason).absolute(count);
         }
         counter!("sipweir_retransmissions_total").absolute(self.counters.retransmissions);
+        let streams = &self.streams;
+        gauge!("sipweir_connections").set(streams.open as f64);
+        for (how, count) in
+            [("accepted", streams.accepted), ("connected", streams.connected), ("refused", streams.refused)]
+        {
+            counter!("sipweir_connections_total", "how" => how).absolute(count);
+        }
+        for (reason, count) in Closed::ALL.into_iter().zip(streams.closed) {
+            counter!("sipweir_connections_closed_total", "reason" => reason.label()).absolute(count);
+        }
+        counter!("sipweir_accept_errors_total").absolute(streams.accept_errors);
         gauge!("sipweir_transactions", "side" => "server").set(self.load.servers as f64);
         gauge!("sipweir_transactions", "side" => "client").set(self.load.clients as f64);
         gauge!("sipweir_timers").set(self.load.timers as f64);
@@ -200,6 +213,13 @@ fn describe() {
     describe_counter!("sipweir_responses_total", "Responses received and sent, copies included");
     describe_counter!("sipweir_drops_total", "Datagrams that went no further");
     describe_counter!("sipweir_retransmissions_total", "Copies of requests absorbed or answered from memory");
+    describe_gauge!("sipweir_connections", "Connections open (TCP, TLS, WebSocket)");
+    describe_counter!(
+        "sipweir_connections_total",
+        "Connections accepted, opened by us, and refused for there being too many"
+    );
+    describe_counter!("sipweir_connections_closed_total", "Connections closed");
+    describe_counter!("sipweir_accept_errors_total", "Times the system would not give another connection");
     describe_gauge!("sipweir_transactions", "Transactions alive");
     describe_gauge!("sipweir_timers", "Timers running");
     describe_counter!("sipweir_events_total", "Events raised");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::file::{Problems, Section};
 use super::licences::{check_licensing, read_licensed, read_licensing};
+use super::listen::read_listen;
 use super::services::read_services;
 use super::sinks::read_sinks;
 use super::{Cidr, Config, Limits, Listen, Pool, Problem, Target, TargetUri, Trunk, UnknownSource};
@@ -16,8 +17,6 @@ use crate::transaction::timer::Lengths;
 
 /// Entries of one kind.
 const ENTRIES_MAX: usize = 10_000;
-/// Listeners: a [`crate::outbox::ListenerId`] numbers them.
-const LISTEN_MAX: usize = 64;
 
 pub(super) fn read(text: &str) -> Result<Config, Vec<Problem>> {
     let mut problems = Problems::default();
@@ -70,6 +69,11 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
     node.finish(problems);
 
     let listen = read_listen(root, problems);
+    let tls_ca = root.section(problems, "tls").and_then(|mut tls| {
+        let file = tls.path_value(problems, "ca");
+        tls.finish(problems);
+        file.map(String::into_boxed_str)
+    });
     let admin = root.section(problems, "admin").and_then(|mut admin| {
         let text = admin.needed_string(problems, "listen", "\"127.0.0.1:8060\"");
         let key = admin.key("listen");
@@ -90,7 +94,11 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
     let trunks = read_trunks(root, problems);
     let targets = read_targets(root, problems);
     for (at, target) in targets.iter().enumerate() {
-        if let Some(uri) = target.uris.iter().find(|uri| listen.iter().any(|listen| listen.address == uri.address)) {
+        check_ways(problems, (at, target), &listen);
+        let is_here = |uri: &&TargetUri| {
+            listen.iter().any(|listen| (listen.address, listen.transport) == (uri.address, uri.transport))
+        };
+        if let Some(uri) = target.uris.iter().find(is_here) {
             let what = format!("\"sip:{}\" is this node itself", uri.host_port);
             problems.add(
                 format!("target[{at}].uri"),
@@ -112,6 +120,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         workers,
         domains: domains.into_iter().map(|domain| domain.to_ascii_lowercase().into()).collect(),
         unknown_source,
+        tls_ca,
         listen,
         admin,
         trunks,
@@ -133,71 +142,6 @@ fn read_alerts(root: &mut Section, problems: &mut Problems) -> Duration {
     let hold = section.number(problems, "hold_s", 0..=86_400).unwrap_or(0);
     section.finish(problems);
     Duration::from_secs(u64::from(hold))
-}
-
-fn read_listen(root: &mut Section, problems: &mut Problems) -> Vec<Listen> {
-    let mut listen: Vec<Listen> = Vec::new();
-    let sections = root.sections(problems, "listen");
-    if sections.is_empty() {
-        problems.add("listen", "there is none", "add [[listen]] with uri = \"udp:192.0.2.10:5060\"");
-    } else if sections.len() > LISTEN_MAX {
-        problems.add("listen", format!("{} are too many", sections.len()), format!("at most {LISTEN_MAX}"));
-    }
-    for mut section in sections {
-        let uri = section.needed_string(problems, "uri", "\"udp:192.0.2.10:5060\"");
-        let advertise = section.string(problems, "advertise");
-        if let Some(uri) = uri {
-            match listen_address(&uri) {
-                Ok(address) => {
-                    if listen.iter().any(|other| other.address == address && address.port() != 0) {
-                        problems.add(section.key("uri"), format!("{uri:?} is there twice"), "remove one of them");
-                    }
-                    if address.ip().is_unspecified() && advertise.is_none() {
-                        problems.add(
-                            section.key("advertise"),
-                            format!("is missing: {uri:?} binds every address, and Via and Record-Route need one"),
-                            "write advertise = \"host:port\" as peers reach this node",
-                        );
-                    }
-                    let advertise_text = match advertise {
-                        Some(text)
-                            if Uri::parse(format!("sip:{text}").as_bytes()).is_some_and(|uri| {
-                                text.len() <= 260
-                                    && uri.parameters().is_empty()
-                                    && !uri.has_headers()
-                                    && uri.user().is_empty()
-                            }) =>
-                        {
-                            text
-                        }
-                        Some(text) => {
-                            problems.add(
-                                section.key("advertise"),
-                                format!("{text:?} is no host and port"),
-                                "write it as \"gate.example.net:5060\"",
-                            );
-                            text
-                        }
-                        None => address.to_string(),
-                    };
-                    listen.push(Listen { address, advertise: advertise_text.into() });
-                }
-                Err(cure) => problems.add(section.key("uri"), format!("{uri:?} is nothing to listen on"), cure),
-            }
-        }
-        section.finish(problems);
-    }
-    listen
-}
-
-fn listen_address(uri: &str) -> Result<SocketAddr, &'static str> {
-    match uri.split_once(':') {
-        Some(("udp", address)) => {
-            address.parse().map_err(|_| "write it as \"udp:192.0.2.10:5060\" or \"udp:[2001:db8::1]:5060\"")
-        }
-        Some(("tcp" | "tls" | "ws" | "wss", _)) => Err("this version listens on udp only; write \"udp:…\""),
-        _ => Err("write it as \"udp:192.0.2.10:5060\""),
-    }
 }
 
 fn read_timers(root: &mut Section, problems: &mut Problems) -> (Lengths, Duration, Duration) {
@@ -235,10 +179,23 @@ fn read_timers(root: &mut Section, problems: &mut Problems) -> (Lengths, Duratio
 }
 
 fn read_limits(root: &mut Section, problems: &mut Problems) -> Limits {
-    let mut limits = Limits { calls: 1_000_000, transactions: 4_000_000 };
+    let mut limits = Limits {
+        calls: 1_000_000,
+        transactions: 4_000_000,
+        connections: 10_000,
+        connections_per_source: 1_000,
+        connection_idle: Duration::from_secs(900),
+    };
     if let Some(mut section) = root.section(problems, "limits") {
         limits.calls = section.number(problems, "calls", 1..=10_000_000).unwrap_or(limits.calls);
         limits.transactions = section.number(problems, "transactions", 1..=10_000_000).unwrap_or(limits.transactions);
+        limits.connections = section.number(problems, "connections", 1..=1_000_000).unwrap_or(limits.connections);
+        limits.connections_per_source = section
+            .number(problems, "connections_per_source", 1..=1_000_000)
+            .unwrap_or_else(|| limits.connections_per_source.min(limits.connections));
+        if let Some(seconds) = section.number(problems, "connection_idle_s", 10..=86_400) {
+            limits.connection_idle = Duration::from_secs(u64::from(seconds));
+        }
         section.finish(problems);
     }
     limits
@@ -271,8 +228,10 @@ fn read_trunks(root: &mut Section, problems: &mut Problems) -> Vec<Trunk> {
     }
     for mut section in sections {
         let name = read_name(&mut section, problems, &mut seen);
+        let identities = read_identities(&mut section, problems, &trunks);
         let mut from = Vec::new();
         match section.strings(problems, "from") {
+            None if !identities.is_empty() => {}
             None => problems.add(section.key("from"), "is missing", "write from = [\"198.51.100.0/24\"]"),
             Some(blocks) => {
                 if blocks.is_empty() {
@@ -281,7 +240,11 @@ fn read_trunks(root: &mut Section, problems: &mut Problems) -> Vec<Trunk> {
                 for block in blocks {
                     match parse_cidr(&block) {
                         Some(cidr) => {
-                            let twice = trunks.iter().find(|trunk| trunk.from.contains(&cidr));
+                            // Trunks that show certificates may share addresses.
+                            let twice = trunks
+                                .iter()
+                                .find(|trunk| trunk.from.contains(&cidr) && trunk.identities.is_empty())
+                                .filter(|_| identities.is_empty());
                             if let Some(other) = twice {
                                 problems.add(
                                     section.key("from"),
@@ -303,9 +266,49 @@ fn read_trunks(root: &mut Section, problems: &mut Problems) -> Vec<Trunk> {
         let max_calls = section.number(problems, "max_calls", 0..=10_000_000);
         let relay = section.flag(problems, "relay").unwrap_or(false);
         section.finish(problems);
-        trunks.push(Trunk { name: name.into(), from, max_calls, relay });
+        trunks.push(Trunk { name: name.into(), from, identities, max_calls, relay });
     }
     trunks
+}
+
+/// `tls = ["carrier.example.net"]`: the SIP domains one of which the trunk's certificate must name.
+fn read_identities(section: &mut Section, problems: &mut Problems, trunks: &[Trunk]) -> Vec<Box<str>> {
+    let mut identities = Vec::<Box<str>>::new();
+    for name in section.strings(problems, "tls").unwrap_or_default() {
+        let name = name.to_ascii_lowercase();
+        if !matches!(Host::parse(name.as_bytes()), Some(Host::Name(_))) {
+            let what = format!("{name:?} is no SIP domain");
+            problems.add(
+                section.key("tls"),
+                what,
+                "write the name in the certificate, such as \"carrier.example.net\"",
+            );
+        } else if let Some(other) = trunks.iter().find(|trunk| trunk.identities.iter().any(|other| **other == *name)) {
+            let what = format!("{name:?} belongs to trunk {:?} already", other.name);
+            problems.add(section.key("tls"), what, "a certificate names one trunk; remove it from one of them");
+        }
+        identities.push(name.into());
+    }
+    identities
+}
+
+/// Every address of a target needs a listener that can send there.
+fn check_ways(problems: &mut Problems, (at, target): (usize, &Target), listen: &[Listen]) {
+    for uri in &target.uris {
+        let is_way =
+            |listen: &&Listen| listen.transport == uri.transport && listen.address.is_ipv4() == uri.address.is_ipv4();
+        if !listen.is_empty() && listen.iter().find(is_way).is_none() {
+            let family = if uri.address.is_ipv4() { "IPv4" } else { "IPv6" };
+            problems.add(
+                format!("target[{at}].uri"),
+                format!(
+                    "\"sip:{}\" cannot be reached: no [[listen]] has {} over {family}",
+                    uri.host_port, uri.transport
+                ),
+                format!("add a [[listen]] with uri = \"{}:…\", or name another way to the target", uri.transport),
+            );
+        }
+    }
 }
 
 fn parse_cidr(text: &str) -> Option<Cidr> {
@@ -343,6 +346,11 @@ fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<Target> {
                 }
             }
         }
+        let tls_name = section.string(problems, "tls_name").map(String::into_boxed_str);
+        if let Some(name) = tls_name.as_deref().filter(|name| Host::parse(name.as_bytes()).is_none()) {
+            let what = format!("{name:?} is no host");
+            problems.add(section.key("tls_name"), what, "write the name in the target's certificate");
+        }
         let silence = section.number(problems, "silence_ms", 100..=60_000).unwrap_or(5_000);
         let rewrite = match section.string(problems, "request_uri").as_deref() {
             None | Some("target") => true,
@@ -360,25 +368,27 @@ fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<Target> {
         let diversion = section.flag(problems, "diversion").unwrap_or(true);
         section.finish(problems);
         let silence = Duration::from_millis(u64::from(silence));
-        targets.push(Target { name: name.into(), uris, silence, rewrite, history_info, diversion });
+        targets.push(Target { name: name.into(), uris, tls_name, silence, rewrite, history_info, diversion });
     }
     targets
 }
 
 fn target_uri(text: &str) -> Result<TargetUri, &'static str> {
     let uri = Uri::parse(text.as_bytes()).ok_or("write it as \"sip:10.0.0.10:5060\"")?;
-    if uri.scheme != Scheme::Sip {
-        return Err("this version sends to sip: URIs only; write \"sip:…\"");
+    if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+        return Err("calls go to sip: and sips: URIs; write \"sip:…\"");
     }
-    if uri.parameter("transport").is_some_and(|transport| !transport.eq_ignore_ascii_case(b"udp")) {
-        return Err("this version sends over udp only; remove ;transport");
+    let transport = uri.transport().map_err(|_| "write ;transport=udp, tcp or tls, or leave it out")?;
+    let (transport, is_fixed) = (transport.unwrap_or_default(), transport.is_some());
+    if transport.is_web_socket() {
+        return Err("nobody can connect to a WebSocket client; write ;transport=tcp or tls");
     }
     let address = uri.socket_addr().ok_or("this version looks up no host names; write the address")?;
     if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
         return Err("write an address and port of one host");
     }
-    let range = uri.host_port_range();
-    Ok(TargetUri { address, host_port: text[range].into() })
+    let host_port = format!("{}{}", &text[uri.host_port_range()], transport.uri_parameter());
+    Ok(TargetUri { address, transport, is_fixed, host_port: host_port.into() })
 }
 
 fn read_pools(root: &mut Section, problems: &mut Problems) -> Vec<Pool> {
@@ -473,8 +483,18 @@ overflow = [{ route = "voicemail" }, { reject = 486 }]
         one("name = \"gate-1\"", "nmae = \"gate-1\"", "node.nmae: is no known key; did you mean name?");
         one(
             "udp:192.0.2.10:5060",
-            "tls:192.0.2.10:5061",
-            "listen[0].uri: \"tls:192.0.2.10:5061\" is nothing to listen on; this version listens on udp only; write \"udp:…\"",
+            "sctp:192.0.2.10:5060",
+            "listen[0].uri: \"sctp:192.0.2.10:5060\" is nothing to listen on; write it as \"udp:192.0.2.10:5060\", with udp, tcp, tls, ws or wss",
+        );
+        one(
+            "sip:10.0.0.10:5060",
+            "sip:10.0.0.10:5060;transport=tcp",
+            "target[0].uri: \"sip:10.0.0.10:5060;transport=tcp\" cannot be reached: no [[listen]] has tcp over IPv4; add a [[listen]] with uri = \"tcp:…\", or name another way to the target",
+        );
+        one(
+            "sip:10.0.0.10:5060",
+            "sip:10.0.0.10:5060;transport=ws",
+            "target[0].uri: \"sip:10.0.0.10:5060;transport=ws\" is no place to send calls to; nobody can connect to a WebSocket client; write ;transport=tcp or tls",
         );
         one(
             "udp:192.0.2.10:5060",
@@ -494,7 +514,7 @@ overflow = [{ route = "voicemail" }, { reject = 486 }]
         one(
             "sip:10.0.0.10:5060",
             "http://x",
-            "target[0].uri: \"http://x\" is no place to send calls to; this version sends to sip: URIs only; write \"sip:…\"",
+            "target[0].uri: \"http://x\" is no place to send calls to; calls go to sip: and sips: URIs; write \"sip:…\"",
         );
         one(
             "sip:10.0.0.10:5060",

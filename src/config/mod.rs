@@ -5,6 +5,7 @@
 mod check;
 mod file;
 mod licences;
+mod listen;
 mod plan;
 mod services;
 mod sinks;
@@ -15,9 +16,10 @@ use std::time::Duration;
 pub use file::Problem;
 pub use licences::{Issuer, Licensed, Licensing};
 pub use plan::Step;
-pub use sinks::{Mail, MailTls, Secret, Sink, SinkKind, Template, Transport};
+pub use sinks::{Mail, MailTls, Secret, Sink, SinkKind, SyslogTransport, Template};
 
 use crate::pool::{PoolSettings, Refusal, ServiceSettings, Settings, TrunkSettings};
+use crate::sip::Transport;
 use crate::transaction::timer::Lengths;
 
 /// What to do with a request from an address that belongs to no trunk.
@@ -29,11 +31,39 @@ pub enum UnknownSource {
     Drop,
 }
 
+/// Whether the other side of a TLS connection must show a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientAuth {
+    /// It is not asked for one.
+    None,
+    /// It is asked; one that is shown must be good.
+    Request,
+    /// No certificate, no connection.
+    Require,
+}
+
+/// The certificates of a listener for TLS. The files are read when the node starts or reloads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListenTls {
+    /// Our chain, PEM, our own first.
+    pub certificate: Box<str>,
+    /// Its private key, PEM.
+    pub key: Box<str>,
+    /// Who signs the other sides' certificates, PEM.
+    pub client_ca: Option<Box<str>>,
+    /// Whether they must show one.
+    pub client_auth: ClientAuth,
+}
+
 /// A socket to receive SIP on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listen {
+    /// What it speaks.
+    pub transport: Transport,
     /// Where to bind.
     pub address: SocketAddr,
+    /// For `tls` and `wss`.
+    pub tls: Option<ListenTls>,
     /// Host and port as Via and Record-Route say them.
     pub advertise: Box<str>,
 }
@@ -69,8 +99,10 @@ impl Cidr {
 pub struct Trunk {
     /// Its name.
     pub name: Box<str>,
-    /// The addresses it sends from.
+    /// The addresses it sends from. Empty when a certificate alone names it.
     pub from: Vec<Cidr>,
+    /// The SIP domains its certificate may name (RFC 5922 §7.1), lower case; when there are any, one must.
+    pub identities: Vec<Box<str>>,
     /// Most calls at a time.
     pub max_calls: Option<u32>,
     /// Whether it may send requests to hosts that are not ours.
@@ -82,7 +114,11 @@ pub struct Trunk {
 pub struct TargetUri {
     /// Where to send.
     pub address: SocketAddr,
-    /// Host and port as the Request-URI says them.
+    /// By what.
+    pub transport: Transport,
+    /// Whether the URI says by what: then a large request goes no other way (RFC 3261 §18.1.1).
+    pub is_fixed: bool,
+    /// Host, port and transport as the Request-URI says them.
     pub host_port: Box<str>,
 }
 
@@ -93,6 +129,8 @@ pub struct Target {
     pub name: Box<str>,
     /// Tried in this order.
     pub uris: Vec<TargetUri>,
+    /// The name its certificate must bear, when not the URI's host.
+    pub tls_name: Option<Box<str>>,
     /// How long to wait for a first answer.
     pub silence: Duration,
     /// Whether the Request-URI's host becomes the target's.
@@ -202,6 +240,12 @@ pub struct Limits {
     pub calls: u32,
     /// Most server and most client transactions at a time.
     pub transactions: u32,
+    /// Most connections at a time.
+    pub connections: u32,
+    /// Most connections of one address at a time.
+    pub connections_per_source: u32,
+    /// A connection that carries nothing for so long is closed.
+    pub connection_idle: Duration,
 }
 
 /// The configuration of a node.
@@ -217,6 +261,8 @@ pub struct Config {
     pub domains: Vec<Box<str>>,
     /// What to do with strangers.
     pub unknown_source: UnknownSource,
+    /// Who signs the certificates of those we connect to, PEM; the system's authorities when not given.
+    pub tls_ca: Option<Box<str>>,
     /// Sockets to receive on.
     pub listen: Vec<Listen>,
     /// Where the admin interface listens.

@@ -32,7 +32,7 @@ pub enum Template {
 
 /// How a syslog message travels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Transport {
+pub enum SyslogTransport {
     /// One datagram (RFC 5426).
     Udp,
     /// A connection, octets counted (RFC 6587 §3.4.1).
@@ -91,7 +91,7 @@ pub enum SinkKind {
     /// Syslog, RFC 5424.
     Syslog {
         /// How.
-        transport: Transport,
+        transport: SyslogTransport,
         /// Host and port.
         address: Box<str>,
         /// The facility's number, RFC 5424 §6.2.1.
@@ -209,9 +209,9 @@ fn read_kind(section: &mut Section, problems: &mut Problems) -> Option<SinkKind>
                 address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
             };
             let parts = match text.split_once(':') {
-                Some(("udp", address)) if has_port(address) => Some((Transport::Udp, address)),
-                Some(("tcp", address)) if has_port(address) => Some((Transport::Tcp, address)),
-                Some(("tls", address)) if has_port(address) => Some((Transport::Tls, address)),
+                Some(("udp", address)) if has_port(address) => Some((SyslogTransport::Udp, address)),
+                Some(("tcp", address)) if has_port(address) => Some((SyslogTransport::Tcp, address)),
+                Some(("tls", address)) if has_port(address) => Some((SyslogTransport::Tls, address)),
                 _ => None,
             };
             if parts.is_none() {

@@ -3,9 +3,7 @@
 //! A call is a Call-ID and the caller's tag, whatever its forks, copies and attempts (I3). It ends in one place,
 //! [`super::Proxy::end_call`], which gives back everything it holds.
 
-use std::net::SocketAddr;
-
-use crate::outbox::ListenerId;
+use crate::outbox::Hop;
 use crate::pool::{Channel, PoolId, SlotId};
 use crate::store::Timer;
 use crate::time::Instant;
@@ -106,10 +104,10 @@ pub(super) struct Call {
     pub(super) since: Instant,
     /// The longest it may take, in seconds.
     pub(super) longest_s: u32,
-    /// Where the caller is, and which listener faces it.
-    pub(super) caller: (SocketAddr, ListenerId),
-    /// Where the callee is, and which listener faces it.
-    pub(super) callee: (SocketAddr, ListenerId),
+    /// The way to the caller.
+    pub(super) caller: Hop,
+    /// The way to the callee.
+    pub(super) callee: Hop,
 }
 
 impl Call {

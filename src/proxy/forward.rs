@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Attempt, Cancel, Proxy, env};
-use crate::outbox::ListenerId;
+use crate::outbox::{Hop, ListenerId};
 use crate::route::Router;
 use crate::sip::edit::Edit;
 use crate::sip::message::{Essentials, Header};
@@ -45,10 +45,12 @@ pub(super) fn write(
     message: &Message<'_>,
     found: &Essentials<'_>,
     source: SocketAddr,
-    (listener_in, listener_out): (ListenerId, ListenerId),
+    (listener_in, out_hop): (ListenerId, Hop),
     branch: &[u8],
     changes: &Changes<'_>,
 ) {
+    let listener_out = out_hop.listener;
+    let is_secure = changes.request_uri.unwrap_or_else(|| message.request_uri()).starts_with(b"sips:");
     let mut lines = Text::<OWN_LINES>::default();
     lines.push_bytes(&router.lines(listener_out).via);
     lines.push_bytes(branch);
@@ -57,7 +59,8 @@ pub(super) fn write(
         // RFC 5658 §5: a proxy that changes interfaces records both, the one that faces the callee on top.
         let both = [listener_out, listener_in];
         for listener in if listener_in == listener_out { &both[..1] } else { &both[..] } {
-            lines.push_bytes(&router.lines(*listener).record_route);
+            let own = router.lines(*listener);
+            lines.push_bytes(if is_secure { &own.record_route_secure } else { &own.record_route });
             if let Some(cookie) = cookie {
                 lines.push_bytes(b";sw=");
                 lines.push_bytes(cookie.as_bytes());
@@ -70,6 +73,7 @@ pub(super) fn write(
         Some(hops) => max_forwards.push_number(hops.saturating_sub(1)),
         None => lines.push_bytes(b"Max-Forwards: 70\r\n"),
     }
+    push_length(&mut lines, message, out_hop);
     let stamp = found.via.stamp(source);
     let mut fits = true;
     let mut edit = Edit::new(message);
@@ -99,6 +103,15 @@ pub(super) fn write(
     fits &= remove_routes(&mut edit, message, changes);
     debug_assert!(fits, "no change needs more splices than there are");
     edit.write(out);
+}
+
+/// A stream needs Content-Length, which a datagram may do without (§18.3).
+pub(super) fn push_length<const N: usize>(lines: &mut Text<N>, message: &Message<'_>, hop: Hop) {
+    if hop.is_reliable && message.header(HeaderName::ContentLength).is_none() {
+        lines.push_bytes(b"Content-Length: ");
+        lines.push_number(message.body().len() as u32);
+        lines.push_bytes(b"\r\n");
+    }
 }
 
 /// Leaves the popped Route values out: whole lines where nothing is left in them, else the values and their commas.
@@ -187,44 +200,40 @@ impl Proxy {
         message: &Message<'_>,
         found: &Essentials<'_>,
         server: Key,
-        destination: SocketAddr,
-        listener_out: ListenerId,
+        hop: Hop,
         silence: Option<Duration>,
         changes: &Changes<'_>,
     ) {
         let Some(transaction) = self.transactions.server(server) else { return };
-        let (source, listener_in) = (transaction.source, transaction.listener);
+        let (source, listener_in) = (transaction.source, transaction.reply.listener);
         let (method, call) = (transaction.context.method, transaction.context.call);
         let attempt = Attempt::new((server, call), identity(&self.secret, found, found.cseq.method), Key::NONE);
-        let client = self.transactions.open_client(method, destination, listener_out, attempt);
+        let client = self.transactions.open_client(method, hop, attempt);
         if let Some(transaction) = self.transactions.server_mut(server) {
             transaction.context.client = client;
         }
         let branch = Branch { client, loop_hash: self.secret.loop_hash(message, found) }.write(&self.secret);
         self.transactions.start_client(env!(self, now), client, silence, |out| {
-            write(out, router, message, found, source, (listener_in, listener_out), &branch, changes);
+            write(out, router, message, found, source, (listener_in, hop), &branch, changes);
         });
     }
 
     /// Sends a 2xx's ACK on: it belongs to no transaction (§16.11, §17.1.1.3).
-    #[expect(clippy::too_many_arguments, reason = "the parts of one message, each from another owner")]
     pub(super) fn send_ack(
         &mut self,
         router: &Router,
         message: &Message<'_>,
         found: &Essentials<'_>,
-        source: SocketAddr,
-        listener_in: ListenerId,
-        destination: SocketAddr,
-        listener_out: ListenerId,
+        (source, listener_in): (SocketAddr, ListenerId),
+        hop: Hop,
         changes: &Changes<'_>,
     ) {
         let parts = [found.via.branch().unwrap_or_default(), found.call_id, found.to_tag.unwrap_or_default()];
         let hash = self.secret.sign(Domain::Ack, &parts);
         let nobody = Key { index: (hash >> 32) as u32, generation: 0 };
         let branch = Branch { client: nobody, loop_hash: hash as u32 }.write(&self.secret);
-        self.outbox.send((listener_out, destination), crate::sip::Method::Ack, Key::NONE, |out| {
-            write(out, router, message, found, source, (listener_in, listener_out), &branch, changes);
+        self.outbox.send(hop, crate::sip::Method::Ack, Key::NONE, |out| {
+            write(out, router, message, found, source, (listener_in, hop), &branch, changes);
         });
     }
 }

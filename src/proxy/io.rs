@@ -20,7 +20,18 @@ pub enum Input<'a> {
         /// The datagram.
         payload: &'a [u8],
     },
-    /// A datagram of this client transaction could not be sent.
+    /// A whole message came over a connection.
+    Stream {
+        /// By which listener.
+        listener: ListenerId,
+        /// The other end.
+        source: SocketAddr,
+        /// The SIP domains its certificate names (RFC 5922 §7.1), lower case.
+        identities: &'a [Box<str>],
+        /// The message.
+        payload: &'a [u8],
+    },
+    /// A message of this client transaction could not be sent.
     SendFailed {
         /// [`Transmit::client`].
         client: Key,

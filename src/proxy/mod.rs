@@ -76,6 +76,8 @@ struct Plan {
     /// The target being tried, and which of its URIs comes next.
     target: usize,
     next_uri: usize,
+    /// Whether that one is tried over TCP, the request being too large for UDP.
+    is_stream_tried: bool,
     /// The overflow step that comes next.
     next_step: usize,
     /// Why the overflow plan was taken.
@@ -134,6 +136,8 @@ pub struct Proxy {
     scratch: Vec<u8>,
     counters: Counters,
     brake: Brake,
+    /// The trunk whose certificate the sender of the message at hand has shown.
+    certified: Option<usize>,
 }
 
 /// How full the tables of a shard are.
@@ -180,6 +184,7 @@ impl Proxy {
             scratch: Vec::new(),
             counters: Counters::default(),
             brake: Brake::default(),
+            certified: None,
         }
     }
 
@@ -187,6 +192,13 @@ impl Proxy {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Datagram { listener, source, payload } => self.datagram(now, listener, source, payload),
+            Input::Stream { listener, source, identities, payload } => {
+                if !identities.is_empty() {
+                    self.certified = self.router.trunk_of(identities, source.ip());
+                }
+                self.datagram(now, listener, source, payload);
+                self.certified = None;
+            }
             Input::SendFailed { client } => {
                 self.counters.drop(Drop::SendFailed);
                 self.client_event(now, client, transaction::Event::SendFailed);

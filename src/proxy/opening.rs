@@ -1,6 +1,5 @@
 //! An INVITE that opens a call: the ladder, the attempts, the overflow plan.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +9,12 @@ use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
 use super::{Attempt, Plan, Proxy, Role, env};
 use crate::config::Step;
-use crate::outbox::ListenerId;
+use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
 use crate::route::Router;
 use crate::sip::message::Essentials;
 use crate::sip::uri::{parameter_end, split_parameter};
-use crate::sip::{HeaderName, Message, NameAddr, Scheme, Uri};
+use crate::sip::{HeaderName, Message, NameAddr, Scheme, Transport, Uri};
 use crate::store::{Key, Timer};
 use crate::time::Instant;
 use crate::transaction::Due;
@@ -57,6 +56,7 @@ impl Proxy {
             service,
             target: settings.target,
             next_uri: 0,
+            is_stream_tried: false,
             next_step: 0,
             refusal: None,
             user: None,
@@ -142,6 +142,7 @@ impl Proxy {
             let holds = (channel.trunk(), service, channel.pool());
             self.slots.enter(Slot::new((found.call_id, caller, number), holds, target, now))
         });
+        let reply = self.router.reply(origin.1, origin.0, &found.via);
         let users = u32::from(channel.as_ref().is_some_and(|channel| channel.pool().is_some()));
         let call = Call {
             id,
@@ -158,8 +159,8 @@ impl Proxy {
             timer: Timer::NONE,
             since: now,
             longest_s: u32::try_from(longest.as_secs()).unwrap_or(u32::MAX),
-            caller: (found.via.reply_to(origin.0), origin.1),
-            callee: *origin,
+            caller: reply,
+            callee: reply,
         };
         let key = self.calls.insert(call);
         self.by_call_id.insert(id.hash, key);
@@ -172,9 +173,9 @@ impl Proxy {
         key
     }
 
-    pub(super) fn call_goes_to(&mut self, key: Key, destination: SocketAddr, listener: ListenerId) {
+    pub(super) fn call_goes_to(&mut self, key: Key, hop: Hop) {
         if let Some(call) = self.calls.get_mut(key) {
-            call.callee = (destination, listener);
+            call.callee = hop;
         }
     }
 
@@ -199,20 +200,21 @@ impl Proxy {
     ) {
         loop {
             let Some(transaction) = self.transactions.server_mut(server) else { return };
-            let (listener, call) = (transaction.listener, transaction.context.call);
+            let (listener, call) = (transaction.reply.listener, transaction.context.call);
             let Some(mut plan) = transaction.context.plan.take() else { return };
             let router = Arc::clone(&plan.router);
             let target = &router.config.targets[plan.target];
             if let Some(uri) = target.uris.get(plan.next_uri) {
-                plan.next_uri += 1;
-                let hop = router.listener_for(listener, uri.address).map(|listener_out| (uri, listener_out));
+                let is_large = message.bytes().len() + OWN_OCTETS > DATAGRAM_MAX;
+                let hop = next_hop(&router, listener, uri, is_large, &mut plan)
+                    .filter(|_| uri.transport.is_secure() || !message.request_uri().starts_with(b"sips:"));
                 let lines = plan.refusal.map(|refusal| {
                     let advertise = &router.config.listen[usize::from(listener)].advertise;
                     overflow_lines(message, &plan, refusal, uri, advertise)
                 });
                 let user = plan.user.clone();
                 transaction.context.plan = Some(plan);
-                let Some((uri, listener_out)) = hop else { continue };
+                let Some(hop) = hop else { continue };
                 let mut scratch = std::mem::take(&mut self.scratch);
                 let request_uri = (target.rewrite || user.is_some()).then(|| {
                     rewrite(&mut scratch, message.request_uri(), user.as_deref(), &uri.host_port);
@@ -229,9 +231,9 @@ impl Proxy {
                     ..Changes::default()
                 };
                 let silence = Some(target.silence);
-                self.send_attempt(now, &router, message, found, server, uri.address, listener_out, silence, &changes);
+                self.send_attempt(now, &router, message, found, server, hop, silence, &changes);
                 self.scratch = scratch;
-                self.call_goes_to(call, uri.address, listener_out);
+                self.call_goes_to(call, hop);
                 return;
             }
             // The target has no more addresses: the channel, if this attempt had one, goes back before anything else.
@@ -317,6 +319,31 @@ impl Proxy {
     }
 }
 
+/// A larger request goes over TCP where it can (§18.1.1): "if the path MTU is unknown and the request is larger than 1300
+/// octets", in octets.
+const DATAGRAM_MAX: usize = 1300;
+/// What we add to a request, about, in octets.
+const OWN_OCTETS: usize = 250;
+
+/// The way to an address of a target, which is used up by that. A request too large for UDP gets a try over TCP first,
+/// unless the address says how it is to be reached.
+fn next_hop(
+    router: &Router,
+    listener: ListenerId,
+    uri: &crate::config::TargetUri,
+    is_large: bool,
+    plan: &mut Plan,
+) -> Option<Hop> {
+    let wants_stream = is_large && uri.transport == Transport::Udp && !uri.is_fixed && !plan.is_stream_tried;
+    if wants_stream && let Some(hop) = router.hop(listener, Transport::Tcp, uri.address) {
+        plan.is_stream_tried = true;
+        return Some(hop);
+    }
+    plan.is_stream_tried = false;
+    plan.next_uri += 1;
+    router.hop(listener, uri.transport, uri.address)
+}
+
 pub(super) fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> Vec<u8> {
     let mut out = Vec::new();
     rewrite(&mut out, uri.as_bytes(), user, host_port);
@@ -328,7 +355,8 @@ pub(super) fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> V
 fn rewrite(out: &mut Vec<u8>, request_uri: &[u8], user: Option<&str>, host_port: &str) {
     out.clear();
     let Some(uri) = Uri::parse(request_uri) else { return out.extend_from_slice(request_uri) };
-    out.extend_from_slice(b"sip:");
+    out.extend_from_slice(if uri.scheme == Scheme::Sips { b"sips:" } else { b"sip:" });
+    let scheme = out.len();
     match user {
         Some(user) => out.extend_from_slice(user.as_bytes()),
         None => out.extend_from_slice(uri.user()),
@@ -337,7 +365,7 @@ fn rewrite(out: &mut Vec<u8>, request_uri: &[u8], user: Option<&str>, host_port:
     if is_tel && user.is_none() {
         out.extend_from_slice(uri.parameters());
     }
-    if out.len() > 4 {
+    if out.len() > scheme {
         out.push(b'@');
     }
     out.extend_from_slice(host_port.as_bytes());

@@ -9,7 +9,7 @@ use super::opening::rewritten;
 use super::{Cancel, Context, Proxy, Role, env};
 use crate::config::UnknownSource;
 use crate::metrics::{Drop, EndReason};
-use crate::outbox::ListenerId;
+use crate::outbox::{Hop, ListenerId};
 use crate::pool::Refusal;
 use crate::route::Router;
 use crate::sip::message::{Essentials, HEADERS_MAX, VIAS_MAX};
@@ -55,7 +55,12 @@ pub(super) struct Path {
     next: Option<Span>,
     /// The call our own value names.
     call: Option<Key>,
+    /// The listener our last own value names: the one that faces where the request goes (RFC 5658 §5).
+    listener: Option<ListenerId>,
 }
+
+/// Why a request goes nowhere.
+const NO_WAY: &str = "the next hop is a name, which this proxy looks up for targets only, or no listener leads there";
 
 /// Lines a refusal of ours adds: Warning (RFC 3261 §20.43), so that the other side's engineer can read why.
 pub(super) type Lines = Text<256>;
@@ -99,7 +104,7 @@ impl Proxy {
         }
         if method == Method::Invite
             && found.to_tag.is_none()
-            && self.router.trunk(source.ip()).is_some()
+            && self.trunk_of(source).is_some()
             && self.brake.refuses(fingerprint.hash)
         {
             self.brake.refused(now, &mut self.events);
@@ -122,19 +127,24 @@ impl Proxy {
         if message.method() == Method::Ack {
             return;
         }
-        let Some(reply_to) = message.reply_to(source) else { return };
+        let Some(reply) = message.top_via().map(|via| self.router.reply(listener, source, &via)) else { return };
         if self.router.config.unknown_source == UnknownSource::Drop && !self.is_known(source) {
             self.counters.drop(Drop::UnknownSource);
             return;
         }
         let tag = self.local_tag(message);
-        self.outbox.send((listener, reply_to), message.method(), Key::NONE, |out| {
+        self.outbox.send(reply, message.method(), Key::NONE, |out| {
             build::response(out, message, source, status, tag.as_bytes(), lines);
         });
     }
 
     fn is_known(&self, source: SocketAddr) -> bool {
-        self.router.trunk(source.ip()).is_some() || self.router.is_target(source.ip())
+        self.trunk_of(source).is_some() || self.router.is_target(source.ip())
+    }
+
+    /// The trunk the message at hand came from: by its certificate, or by its address.
+    fn trunk_of(&self, source: SocketAddr) -> Option<usize> {
+        self.certified.or_else(|| self.router.trunk(source.ip()))
     }
 
     /// The To tag of our own answers: the same for every answer to one request, without remembering it.
@@ -161,8 +171,18 @@ impl Proxy {
             return self.refuse_fault(message, origin, Fault::RequestUri);
         };
         // §16.3, item by item.
-        if matches!(uri.scheme, Scheme::Sips | Scheme::Other) {
-            return self.reject(message, origin, 416, warning("this proxy routes sip: and tel: URIs").as_bytes());
+        let speaks_tls = || self.router.config.listen.iter().any(|listen| listen.transport.is_secure());
+        if uri.scheme == Scheme::Other || (uri.scheme == Scheme::Sips && !speaks_tls()) {
+            return self.reject(
+                message,
+                origin,
+                416,
+                warning("this proxy routes sip: and tel: URIs, and sips: where it has TLS").as_bytes(),
+            );
+        }
+        if uri.scheme == Scheme::Sips && !self.router.transport(origin.1).is_secure() {
+            // RFC 5630 §5.3: what was asked for over an open transport was not safe on its way here.
+            return self.reject(message, origin, 480, b"Warning: 380 sipweir \"SIPS Not Allowed\"\r\n");
         }
         // An OPTIONS that may go no further may be for us (§11): many peers ask so whether we live.
         let is_ping = method == Method::Options && found.to_tag.is_none() && self.router.is_ours(&uri);
@@ -234,6 +254,7 @@ impl Proxy {
                 if let Some(own) = own {
                     path.popped += 1;
                     path.call = path.call.or_else(|| cookie(&own));
+                    path.listener = router.own_listener(&own);
                     continue;
                 }
             }
@@ -312,12 +333,11 @@ impl Proxy {
                 return self.reject(message, origin, 481, b"");
             }
         }
-        let Some((changes, destination, listener_out)) = self.dialog_route(router, incoming, call) else {
+        let Some((changes, hop)) = self.dialog_route(router, incoming, call) else {
             self.counters.drop(Drop::Unresolved);
-            let why = warning("the next hop is a name, and this proxy looks none up");
-            return self.reject(message, origin, 502, why.as_bytes());
+            return self.reject(message, origin, 502, warning(NO_WAY).as_bytes());
         };
-        if call.is_none() && !self.may_pass(router, incoming, destination) {
+        if call.is_none() && !self.may_pass(router, incoming, hop.address) {
             return self.reject(message, origin, 403, warning("this trunk may not relay").as_bytes());
         }
         let (key, from_caller, dialog) = call.unwrap_or_default();
@@ -326,7 +346,7 @@ impl Proxy {
         if method == Method::Invite {
             self.trying(now, server);
         }
-        self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes);
+        self.send_attempt(now, router, message, found, server, hop, None, &changes);
         // The PBX has let go as soon as it says so; the caller's BYE frees nothing before it is answered.
         if method == Method::Bye && call.is_some() && !from_caller {
             self.dialog_ended(now, key, dialog, EndReason::CalleeBye);
@@ -337,7 +357,7 @@ impl Proxy {
     /// not let go.
     fn is_where_the_caller_is(&self, key: Key, source: SocketAddr) -> bool {
         self.calls.get(key).is_some_and(|call| {
-            let (caller, callee) = (call.caller.0, call.callee.0);
+            let (caller, callee) = (call.caller.address, call.callee.address);
             caller != callee && (source == caller || (source.ip() == caller.ip() && caller.ip() != callee.ip()))
         })
     }
@@ -346,7 +366,7 @@ impl Proxy {
     /// route of ours, to a place we know, or anywhere for a trunk that may relay.
     fn may_pass(&self, router: &Router, incoming: &Incoming<'_>, destination: SocketAddr) -> bool {
         let is_ours = incoming.path.popped > 0 || incoming.path.strict;
-        let relays = router.trunk(incoming.origin.0.ip()).is_some_and(|trunk| router.config.trunks[trunk].relay);
+        let relays = self.trunk_of(incoming.origin.0).is_some_and(|trunk| router.config.trunks[trunk].relay);
         relays || (is_ours && (router.is_target(destination.ip()) || router.trunk(destination.ip()).is_some()))
     }
 
@@ -356,7 +376,7 @@ impl Proxy {
         router: &Router,
         incoming: &Incoming<'a>,
         call: Option<(Key, bool, u32)>,
-    ) -> Option<(Changes<'a>, SocketAddr, ListenerId)> {
+    ) -> Option<(Changes<'a>, Hop)> {
         let Incoming { message, path, .. } = incoming;
         let mut changes = Changes { routes_popped: path.popped, last_route_popped: path.strict, ..Changes::default() };
         let uri_of = |span: Span| NameAddr::parse(message.slice(span)).map(|address| address.uri_bytes());
@@ -379,14 +399,19 @@ impl Proxy {
         });
         // A name we cannot look up, or a Request-URI that names us since the other side follows no Route set: within a
         // call we know where its other side is.
-        let (destination, listener) = match uri.socket_addr().filter(|_| !router.is_self(&uri)) {
-            Some(destination) => {
-                (destination, peer.filter(|peer| peer.0 == destination).map_or(incoming.origin.1, |peer| peer.1))
-            }
-            None => peer?,
+        let Some(address) = uri.socket_addr().filter(|_| !router.is_self(&uri)) else { return Some((changes, peer?)) };
+        let transport = uri.transport().ok()?;
+        // The other side's connection is used again, whatever port its Contact says (RFC 5923 asks it to say so; clients
+        // behind NAT cannot be reached otherwise).
+        let is_same_side = |peer: &Hop| {
+            peer.address.ip() == address.ip() && transport.is_none_or(|it| router.transport(peer.listener) == it)
         };
-        let listener_out = router.listener_for(listener, destination)?;
-        Some((changes, destination, listener_out))
+        if let Some(peer) = peer.filter(|peer| peer.is_reliable && is_same_side(peer)) {
+            return Some((changes, Hop { connect: if peer.connect == 0 { 0 } else { address.port() }, ..peer }));
+        }
+        let listener = peer.filter(|peer| peer.address == address).map(|peer| peer.listener).or(path.listener);
+        let hop = router.hop(listener.unwrap_or(incoming.origin.1), transport.unwrap_or_default(), address)?;
+        Some((changes, hop))
     }
 
     /// The ACK of a 2xx is a request of its own within the dialog; that of any other answer belongs to the transaction.
@@ -416,14 +441,12 @@ impl Proxy {
         let call = self.call_of(&incoming);
         match self.dialog_route(&router, &incoming, call) {
             // Without a call, only along a route of ours and for those we know: an ACK is never a way through us.
-            Some((_, destination, _))
-                if call.is_none() && !(self.is_known(source) && self.may_pass(&router, &incoming, destination)) =>
+            Some((_, hop))
+                if call.is_none() && !(self.is_known(source) && self.may_pass(&router, &incoming, hop.address)) =>
             {
                 self.counters.drop(Drop::StrayAck);
             }
-            Some((changes, destination, listener_out)) => {
-                self.send_ack(&router, message, found, source, listener, destination, listener_out, &changes);
-            }
+            Some((changes, hop)) => self.send_ack(&router, message, found, (source, listener), hop, &changes),
             None => self.counters.drop(Drop::Unresolved),
         }
         if let Some((key, true, _)) = call {
@@ -475,7 +498,7 @@ impl Proxy {
         }
         let waited = std::mem::take(&mut client.context.cancel_lines);
         let reason = if reason.is_empty() { &waited[..] } else { reason };
-        let (destination, listener, server) = (client.destination, client.listener, client.context.server);
+        let (hop, server) = (client.hop, client.context.server);
         let call = client.context.call;
         let sent = client.sent.clone();
         let sent = Message::parse(&sent);
@@ -485,7 +508,7 @@ impl Proxy {
         {
             let identity = super::forward::identity(&self.secret, &found, b"CANCEL");
             let attempt = super::Attempt::new((server, call), identity, key);
-            cancel = self.transactions.open_client(Method::Cancel, destination, listener, attempt);
+            cancel = self.transactions.open_client(Method::Cancel, hop, attempt);
             self.transactions.start_client(env!(self, now), cancel, None, |out| build::cancel(out, sent, reason));
         }
         // Even if none could be written: the wait below ends the attempt.
@@ -508,7 +531,7 @@ impl Proxy {
     fn out_of_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
         let Incoming { message, method, origin, uri, path, .. } = incoming;
         let (source, _) = *origin;
-        let Some(trunk) = router.trunk(source.ip()) else {
+        let Some(trunk) = self.trunk_of(source) else {
             // A PBX may ask whether we live without being a trunk.
             if *method == Method::Options && router.is_self(uri) && router.is_target(source.ip()) {
                 return self.reject(message, *origin, 200, typed::allow_line().as_bytes());
@@ -547,23 +570,18 @@ impl Proxy {
             record_route: method.is_dialog_forming().then_some(None),
             ..Changes::default()
         };
-        let Some(listener_out) = router.listener_for(origin.1, uri.address) else {
+        let Some(hop) = router.hop(origin.1, uri.transport, uri.address) else {
             return self.answer(now, server, 502, b"");
         };
-        self.send_attempt(now, router, message, incoming.found, server, uri.address, listener_out, None, &changes);
+        self.send_attempt(now, router, message, incoming.found, server, hop, None, &changes);
     }
 
     /// A request a trusted trunk sends elsewhere through us: along its Route, or to its Request-URI.
     fn relay(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>, trunk: usize) {
         let Incoming { message, found, method, origin, .. } = *incoming;
-        let Some((changes, destination, listener_out)) = self.dialog_route(router, incoming, None) else {
+        let Some((changes, hop)) = self.dialog_route(router, incoming, None) else {
             self.counters.drop(Drop::Unresolved);
-            return self.reject(
-                message,
-                origin,
-                502,
-                warning("the next hop is a name, and this proxy looks none up").as_bytes(),
-            );
+            return self.reject(message, origin, 502, warning(NO_WAY).as_bytes());
         };
         let mut key = Key::NONE;
         if method == Method::Invite {
@@ -593,13 +611,13 @@ impl Proxy {
         let cookie = (!key.is_none()).then(|| Cookie::new(&self.secret, key));
         let mut changes = changes;
         changes.record_route = method.is_dialog_forming().then_some(cookie);
-        self.send_attempt(now, router, message, found, server, destination, listener_out, None, &changes);
-        self.call_goes_to(key, destination, listener_out);
+        self.send_attempt(now, router, message, found, server, hop, None, &changes);
+        self.call_goes_to(key, hop);
     }
 
     pub(super) fn open(&mut self, incoming: &Incoming<'_>, role: Role, call: Key, dialog: u32) -> Key {
         let Incoming { message, found, method, fingerprint, origin: (source, listener), .. } = *incoming;
-        let reply_to = found.via.reply_to(source);
+        let reply = self.router.reply(listener, source, &found.via);
         let context = Context {
             role,
             method,
@@ -611,7 +629,7 @@ impl Proxy {
             is_answered: false,
             is_settled: false,
         };
-        self.transactions.open_server(fingerprint, method, (source, reply_to, listener), message.detach(), context)
+        self.transactions.open_server(fingerprint, method, (source, reply), message.detach(), context)
     }
 
     /// A caller who hears nothing sends again: it gets a 100 (§17.2.1), unless the callee's own answer comes first, as it

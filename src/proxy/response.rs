@@ -201,7 +201,12 @@ impl Proxy {
         if status == 503 {
             fits &= edit.replace(0..message.headers_start(), typed::status_line(500).as_bytes());
         }
-        debug_assert!(fits, "two splices fit");
+        let mut lines = crate::sip::Text::<40>::default();
+        if let Some(server) = self.transactions.server(server) {
+            forward::push_length(&mut lines, message, server.reply);
+        }
+        fits &= edit.insert(message.headers_start(), lines.as_bytes());
+        debug_assert!(fits, "three splices fit");
         self.transactions.server_event(env!(self, now), server, Event::response(status), |out| edit.write(out));
     }
 

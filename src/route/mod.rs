@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 pub use explain::{Explanation, explain};
 
-use crate::config::{Config, Pattern};
-use crate::outbox::ListenerId;
+use crate::config::{Config, Pattern, Trunk};
+use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Gate, PoolId, ServiceId, TrunkId};
-use crate::sip::{Host, Scheme, Uri};
+use crate::sip::{Host, Scheme, Transport, Uri, Via};
 
 /// A configuration made ready for look-ups.
 pub struct Router {
@@ -32,6 +32,7 @@ pub struct Router {
     own: Vec<(OwnHost, u16)>,
 }
 
+#[derive(Clone)]
 enum OwnHost {
     Ip(IpAddr),
     Name(Box<[u8]>),
@@ -50,8 +51,10 @@ impl OwnHost {
 pub struct ListenerLines {
     /// `Via: SIP/2.0/UDP host:port;branch=`
     pub via: Box<[u8]>,
-    /// `Record-Route: <sip:host:port;lr`
+    /// `Record-Route: <sip:host:port;transport=…;lr`
     pub record_route: Box<[u8]>,
+    /// The same with `sips`, for a request whose Request-URI is one (§16.6 step 4).
+    pub record_route_secure: Box<[u8]>,
     /// `host:port` or `host`
     pub advertise: Box<[u8]>,
 }
@@ -90,10 +93,17 @@ impl Router {
             lines: config
                 .listen
                 .iter()
-                .map(|listen| ListenerLines {
-                    via: format!("Via: SIP/2.0/UDP {};branch=", listen.advertise).into_bytes().into(),
-                    record_route: format!("Record-Route: <sip:{};lr", listen.advertise).into_bytes().into(),
-                    advertise: listen.advertise.as_bytes().into(),
+                .map(|listen| {
+                    let (transport, at) = (listen.transport, &listen.advertise);
+                    // A sips: URI says TLS by itself (RFC 5630 §3.1.1).
+                    let secure = if transport.is_web_socket() { ";transport=ws" } else { "" };
+                    let bytes = |text: String| text.into_bytes().into_boxed_slice();
+                    ListenerLines {
+                        via: bytes(format!("Via: SIP/2.0/{} {at};branch=", transport.via())),
+                        record_route: bytes(format!("Record-Route: <sip:{at}{};lr", transport.uri_parameter())),
+                        record_route_secure: bytes(format!("Record-Route: <sips:{at}{secure};lr")),
+                        advertise: at.as_bytes().into(),
+                    }
                 })
                 .collect(),
             own: config
@@ -106,10 +116,11 @@ impl Router {
                             Host::Ip(ip) => OwnHost::Ip(ip),
                             Host::Name(name) => OwnHost::Name(name.into()),
                         };
-                        Some((host, uri.port.unwrap_or(5060)))
+                        Some((host, uri.port.unwrap_or_else(|| listen.transport.default_port())))
                     });
                     let bound = (OwnHost::Ip(listen.address.ip()), listen.address.port());
-                    [Some(bound), advertised].into_iter().flatten()
+                    // Always two, which `own_listener` counts on.
+                    [advertised.unwrap_or_else(|| bound.clone()), bound]
                 })
                 .collect(),
             config,
@@ -123,10 +134,22 @@ impl Router {
 
     /// The trunk a source address belongs to: the smallest block that holds it.
     pub fn trunk(&self, source: IpAddr) -> Option<usize> {
-        let blocks = self.config.trunks.iter().enumerate().flat_map(|(at, trunk)| {
+        // Where a certificate is asked for, an address proves nothing.
+        let by_address = |trunk: &(usize, &Trunk)| trunk.1.identities.is_empty();
+        let trunks = self.config.trunks.iter().enumerate();
+        let blocks = trunks.filter(by_address).flat_map(|(at, trunk)| {
             trunk.from.iter().filter(|block| block.contains(source)).map(move |block| (block.bits, at))
         });
         blocks.max_by_key(|(bits, _)| *bits).map(|(_, at)| at)
+    }
+
+    /// The trunk whose certificate the other side of a connection has shown: one of its names, and an address of the trunk
+    /// when that has any.
+    pub fn trunk_of(&self, identities: &[Box<str>], source: IpAddr) -> Option<usize> {
+        self.config.trunks.iter().position(|trunk| {
+            trunk.identities.iter().any(|name| identities.contains(name))
+                && (trunk.from.is_empty() || trunk.from.iter().any(|block| block.contains(source)))
+        })
     }
 
     /// Whether a target has this address.
@@ -171,10 +194,24 @@ impl Router {
             .find_map(|prefix| self.prefixes.get(prefix).and_then(among))
     }
 
+    /// The listener of ours a URI names.
+    pub fn own_listener(&self, uri: &Uri<'_>) -> Option<ListenerId> {
+        let host = uri.host()?;
+        let transport = uri.transport().ok()?.unwrap_or_default();
+        let port = uri.port.unwrap_or_else(|| transport.default_port());
+        // Two entries a listener: bound and advertised.
+        let found = self.own.iter().enumerate().position(|(at, (own, own_port))| {
+            let speaks = self.config.listen[at / 2].transport;
+            let is_spoken = speaks == transport || (speaks.is_web_socket() && transport.is_web_socket());
+            port == *own_port && is_spoken && host.is(&own.as_host())
+        })?;
+        Some((found / 2) as ListenerId)
+    }
+
     /// Whether a URI names one of our listeners.
     pub fn is_self(&self, uri: &Uri<'_>) -> bool {
         let Some(host) = uri.host() else { return false };
-        let port = uri.port.unwrap_or(5060);
+        let port = uri.port.unwrap_or_else(|| uri.default_port());
         self.own.iter().any(|(own, own_port)| port == *own_port && host.is(&own.as_host()))
     }
 
@@ -194,16 +231,39 @@ impl Router {
             }
     }
 
-    /// The listener that sends to `destination` what came in by `listener`: the same one when it can, else the first
-    /// of the destination's address family.
-    pub fn listener_for(&self, listener: ListenerId, destination: SocketAddr) -> Option<ListenerId> {
+    /// What a listener speaks.
+    pub fn transport(&self, listener: ListenerId) -> Transport {
+        self.config.listen.get(usize::from(listener)).map_or(Transport::Udp, |listen| listen.transport)
+    }
+
+    /// The way to `address` by `transport` of what came in by `listener`: by the same one when it can, else by the first
+    /// of that transport and address family.
+    pub fn hop(&self, listener: ListenerId, transport: Transport, address: SocketAddr) -> Option<Hop> {
         let can = |at: usize| {
-            self.config.listen.get(at).is_some_and(|listen| listen.address.is_ipv4() == destination.is_ipv4())
+            self.config
+                .listen
+                .get(at)
+                .is_some_and(|listen| listen.transport == transport && listen.address.is_ipv4() == address.is_ipv4())
         };
-        if can(usize::from(listener)) {
-            return Some(listener);
+        let listener = if can(usize::from(listener)) {
+            listener
+        } else {
+            (0..self.config.listen.len()).find(|at| can(*at))? as ListenerId
+        };
+        let connect = if transport.is_web_socket() { 0 } else { address.port() };
+        Some(Hop { listener, address, connect, is_reliable: transport.is_reliable() })
+    }
+
+    /// The way of answers to a request from `source` (§18.2.2): over a stream, its connection, or a new one to the port in
+    /// sent-by when that is gone; else what [`Via::reply_to`] says.
+    pub fn reply(&self, listener: ListenerId, source: SocketAddr, via: &Via<'_>) -> Hop {
+        let transport = self.transport(listener);
+        if !transport.is_reliable() {
+            return Hop { listener, address: via.reply_to(source), connect: 0, is_reliable: false };
         }
-        (0..self.config.listen.len()).find(|at| can(*at)).map(|at| at as ListenerId)
+        let port = via.port.unwrap_or_else(|| transport.default_port());
+        let connect = if transport.is_web_socket() { 0 } else { port };
+        Hop { listener, address: source, connect, is_reliable: true }
     }
 }
 
@@ -314,7 +374,8 @@ target = "pbx"
     #[test]
     fn answers_leave_by_the_destinations_family() {
         let router = router();
-        let listener = |from, to: &str| router.listener_for(from, to.parse().expect("an address"));
+        let listener =
+            |from, to: &str| router.hop(from, Transport::Udp, to.parse().expect("an address")).map(|hop| hop.listener);
         assert_eq!(listener(0, "10.0.0.10:5060"), Some(0));
         assert_eq!(listener(1, "10.0.0.10:5060"), Some(0));
         assert_eq!(listener(1, "[2001:db8::9]:5060"), Some(1));

@@ -27,16 +27,20 @@ use crate::config::Config;
 use crate::metrics::Counters;
 use crate::proxy::{Load, Proxy};
 use crate::sinks;
-use crate::transport::udp;
+use crate::transport::stream::Counts;
+use crate::transport::tls::{Tls, TlsError};
+use crate::transport::{stream, udp};
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener's address cannot be bound.
-    #[error("listen[{listener}].uri: cannot listen on udp:{address}: {error}; {}", cure(.error))]
+    #[error("listen[{listener}].uri: cannot listen on {transport}:{address}: {error}; {}", cure(.error))]
     Listen {
         /// Position of the listener.
         listener: usize,
+        /// What it speaks.
+        transport: crate::sip::Transport,
         /// Its address.
         address: SocketAddr,
         /// What the system said.
@@ -58,6 +62,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// A certificate, key or list of authorities cannot be used.
+    #[error("{0}")]
+    Tls(TlsError),
     /// More than one of these.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Self>),
@@ -81,11 +88,13 @@ pub struct Published {
     pub counters: Counters,
     /// How full its tables are.
     pub load: Load,
+    /// Its connections.
+    pub streams: Counts,
 }
 
 /// What the control side asks of a worker.
 pub(crate) enum Request {
-    Reload(Arc<Config>),
+    Reload(Arc<Config>, Arc<Tls>),
 }
 
 /// Copies of counters on their way to the control side.
@@ -133,6 +142,23 @@ pub enum ReloadError {
     NoFile,
 }
 
+/// Binds a listener; the address it got.
+fn bind(listen: &crate::config::Listen, bound: &mut run::Bound) -> io::Result<SocketAddr> {
+    let (datagrams, streams) = if listen.transport.is_reliable() {
+        (None, Some(stream::bind(listen.address)?))
+    } else {
+        (Some(udp::bind(listen.address)?), None)
+    };
+    let address = match (&datagrams, &streams) {
+        (Some(socket), _) => socket.local_addr()?,
+        (None, Some(socket)) => socket.local_addr()?,
+        (None, None) => listen.address,
+    };
+    bound.datagrams.push(datagrams);
+    bound.streams.push(streams);
+    Ok(address)
+}
+
 impl Server {
     /// Starts a node. `file` is what a reload reads again.
     pub fn start(config: Config, file: Option<&Path>) -> Result<Self, StartError> {
@@ -145,19 +171,20 @@ impl Server {
                 .and_then(|()| std::fs::remove_file(&probe));
             problems.extend(written.err().map(|error| StartError::DataDir { path: path.clone(), error }));
         }
-        let mut bound = Vec::new();
+        let mut bound = run::Bound::default();
         for (listener, listen) in config.listen.iter_mut().enumerate() {
-            let socket = udp::bind(listen.address).and_then(|socket| Ok((socket.local_addr()?, socket)));
-            match socket {
-                Ok((address, socket)) => {
+            match bind(listen, &mut bound) {
+                Ok(address) => {
                     // Port 0 is the system's choice: Via and Record-Route must say it.
                     if listen.address.port() == 0 && *listen.advertise == *listen.address.to_string() {
                         listen.advertise = address.to_string().into();
                     }
                     listen.address = address;
-                    bound.push(socket);
                 }
-                Err(error) => problems.push(StartError::Listen { listener, address: listen.address, error }),
+                Err(error) => {
+                    let (transport, address) = (listen.transport, listen.address);
+                    problems.push(StartError::Listen { listener, transport, address, error });
+                }
             }
         }
         let admin_socket = config.admin.and_then(|address| {
@@ -166,6 +193,10 @@ impl Server {
                 Ok(socket)
             });
             socket.map_err(|error| problems.push(StartError::Admin { address, error })).ok()
+        });
+        let tls = Tls::load(&config).unwrap_or_else(|found| {
+            problems.extend(found.into_iter().map(StartError::Tls));
+            Tls::default()
         });
         if problems.len() > 1 {
             return Err(StartError::Several(problems));
@@ -186,7 +217,7 @@ impl Server {
         let proxy = Proxy::new(config, Arc::clone(&node.gate), Arc::clone(&node.slots), secret);
         node.set_router(Arc::clone(proxy.router()));
 
-        let shard = run::Shard::new(bound)?;
+        let shard = run::Shard::new(bound, &node.config(), Arc::new(tls))?;
         let waker = shard.waker();
         let (requests, requests_in) = sync_channel(REQUESTS_MAX);
         let (published_out, published) = mpsc::channel(PUBLISHED_MAX);
@@ -288,9 +319,16 @@ impl Handle {
             ReloadError::Problems(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         })?;
         let old = self.node.config();
-        if new.listen != old.listen {
+        let sockets = |config: &Config| {
+            let of = |listen: &crate::config::Listen| (listen.transport, listen.address, listen.advertise.clone());
+            config.listen.iter().map(of).collect::<Vec<_>>()
+        };
+        if sockets(&new) != sockets(&old) {
             return Err(ReloadError::NeedsRestart("listen"));
         }
+        let tls = Tls::load(&new).map_err(|problems| {
+            ReloadError::Problems(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })?;
         if new.admin != old.admin {
             return Err(ReloadError::NeedsRestart("admin.listen"));
         }
@@ -299,7 +337,7 @@ impl Handle {
         }
         let new = Arc::new(new);
         self.licensing.lock().unwrap_or_else(PoisonError::into_inner).bring_into_force(&self.node, &new);
-        self.requests.try_send(Request::Reload(new)).map_err(|_| ReloadError::Busy)?;
+        self.requests.try_send(Request::Reload(new, Arc::new(tls))).map_err(|_| ReloadError::Busy)?;
         self.waker.wake().map_err(|_| ReloadError::Busy)
     }
 }

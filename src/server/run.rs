@@ -4,7 +4,7 @@
 //! would cost more than the proxy's own work on most datagrams, and nothing here ever waits for anything else.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -13,8 +13,19 @@ use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
 use super::{Node, Published, Request};
+use crate::config::Config;
 use crate::proxy::{Input, Output, Proxy};
+use crate::time::Instant;
+use crate::transport::stream::Streams;
+use crate::transport::tls::Tls;
 use crate::transport::udp::{Sent, Sockets};
+
+/// Bound sockets of the listeners, in their order.
+#[derive(Default)]
+pub(super) struct Bound {
+    pub(super) datagrams: Vec<Option<UdpSocket>>,
+    pub(super) streams: Vec<Option<TcpListener>>,
+}
 
 /// How often counters are copied to the control side.
 const PUBLISH: Duration = Duration::from_secs(1);
@@ -27,21 +38,48 @@ const REQUEST: Token = Token(usize::MAX);
 pub(super) struct Shard {
     poll: Poll,
     sockets: Sockets,
+    streams: Streams,
     waker: Arc<Waker>,
 }
 
 impl Shard {
     /// Registers bound sockets.
-    pub(super) fn new(bound: Vec<UdpSocket>) -> io::Result<Self> {
+    pub(super) fn new(bound: Bound, config: &Config, tls: Arc<Tls>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), REQUEST)?);
-        let sockets = Sockets::new(poll.registry().try_clone()?, bound)?;
-        Ok(Self { poll, sockets, waker })
+        let sockets = Sockets::new(poll.registry().try_clone()?, bound.datagrams)?;
+        let streams = Streams::new(poll.registry().try_clone()?, bound.streams, config, tls)?;
+        Ok(Self { poll, sockets, streams, waker })
     }
 
     /// Wakes the shard after a request was sent to it, or when it has to stop.
     pub(super) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
+    }
+
+    /// Carries out what the proxy wants done.
+    fn drain(&mut self, node: &Node, now: Instant, proxy: &mut Proxy) {
+        loop {
+            while let Some(output) = proxy.poll_output() {
+                match output {
+                    Output::Transmit(transmit) => {
+                        let client = transmit.client;
+                        let is_stream = self.streams.has(transmit.listener);
+                        let sent =
+                            if is_stream { self.streams.send(now, &transmit) } else { self.sockets.send(&transmit) };
+                        match sent {
+                            Sent::Yes => {}
+                            Sent::Later => proxy.count_unsent(),
+                            Sent::Never => proxy.handle(node.now(), Input::SendFailed { client }),
+                        }
+                    }
+                    Output::Event(event) => node.raise(&event),
+                }
+            }
+            self.streams.flush(now);
+            let Some(client) = self.streams.pop_failed() else { return };
+            proxy.handle(now, Input::SendFailed { client });
+        }
     }
 
     /// Runs on the current thread until told to stop.
@@ -56,8 +94,10 @@ impl Shard {
         let mut now = node.now();
         let mut publish_at = now + PUBLISH;
         while !node.is_stopping() {
-            let due = proxy.poll_timeout().map_or(publish_at, |due| due.min(publish_at));
-            let wait = if self.sockets.has_more() { Duration::ZERO } else { due - now };
+            let dues = [proxy.poll_timeout(), self.streams.poll_timeout()];
+            let due = dues.into_iter().flatten().fold(publish_at, Instant::min);
+            let has_more = self.sockets.has_more() || self.streams.has_more();
+            let wait = if has_more { Duration::ZERO } else { due - now };
             // An error is a signal, or one of ours; both are survived by looking again.
             if self.poll.poll(&mut notices, Some(wait)).is_err() {
                 notices.clear();
@@ -66,23 +106,35 @@ impl Shard {
             let began = now;
             for notice in &notices {
                 match notice.token() {
-                    REQUEST => serve(node, &mut proxy, requests),
-                    Token(socket) => self.sockets.mark(socket),
+                    REQUEST => serve(node, &mut proxy, &mut self.streams, requests),
+                    Token(socket) => {
+                        if !self.streams.take(now, notice) {
+                            self.sockets.mark(socket);
+                        }
+                    }
                 }
             }
             self.sockets.receive(|listener, source, payload| {
                 proxy.handle(now, Input::Datagram { listener, source, payload });
             });
+            self.streams.receive(now, |listener, source, identities, payload| {
+                proxy.handle(now, Input::Stream { listener, source, identities, payload });
+            });
             proxy.handle_timeout(now);
-            drain(node, &mut proxy, &mut self.sockets);
+            self.streams.handle_timeout(now);
+            self.drain(node, now, &mut proxy);
             now = node.now();
-            proxy.end_round(began, now, !self.sockets.has_more());
-            drain(node, &mut proxy, &mut self.sockets);
+            proxy.end_round(began, now, !(self.sockets.has_more() || self.streams.has_more()));
+            self.drain(node, now, &mut proxy);
             if now >= publish_at {
                 publish_at = now + PUBLISH;
                 // When the control side is behind, the next copy brings everything.
                 if let Ok(place) = published.try_reserve() {
-                    place.send(Published { counters: proxy.counters().clone(), load: proxy.load() });
+                    place.send(Published {
+                        counters: proxy.counters().clone(),
+                        load: proxy.load(),
+                        streams: self.streams.counts(),
+                    });
                 }
                 node.slots.shrink();
             }
@@ -90,27 +142,12 @@ impl Shard {
     }
 }
 
-fn serve(node: &Node, proxy: &mut Proxy, requests: &Receiver<Request>) {
-    while let Ok(Request::Reload(config)) = requests.try_recv() {
+fn serve(node: &Node, proxy: &mut Proxy, streams: &mut Streams, requests: &Receiver<Request>) {
+    while let Ok(Request::Reload(config, tls)) = requests.try_recv() {
+        streams.reload(&config, tls);
         proxy.handle(node.now(), Input::Reload(config));
         node.set_router(Arc::clone(proxy.router()));
         node.raise_reloaded();
-    }
-}
-
-fn drain(node: &Node, proxy: &mut Proxy, sockets: &mut Sockets) {
-    while let Some(output) = proxy.poll_output() {
-        match output {
-            Output::Transmit(transmit) => {
-                let client = transmit.client;
-                match sockets.send(&transmit) {
-                    Sent::Yes => {}
-                    Sent::Later => proxy.count_unsent(),
-                    Sent::Never => proxy.handle(node.now(), Input::SendFailed { client }),
-                }
-            }
-            Output::Event(event) => node.raise(&event),
-        }
     }
 }
 

@@ -11,13 +11,13 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::{DeliveryError, Letter};
 use crate::alert::Status;
-use crate::config::Transport;
+use crate::config::SyslogTransport;
 
 /// Enterprise number for examples (RFC 5612), until sipweir has one.
 const ENTERPRISE: &str = "32473";
 
 pub(super) async fn send(
-    (transport, address): (Transport, &str),
+    (transport, address): (SyslogTransport, &str),
     ca_file: Option<&str>,
     facility: u8,
     letters: &[Letter],
@@ -25,7 +25,7 @@ pub(super) async fn send(
     let failed = |error: std::io::Error| DeliveryError::Unreachable(format!("{address}: {error}"));
     let messages: Vec<String> = letters.iter().map(|letter| message(letter, facility)).collect();
     match transport {
-        Transport::Udp => {
+        SyslogTransport::Udp => {
             let mut addresses = tokio::net::lookup_host(address).await.map_err(failed)?;
             let to = addresses.next().ok_or_else(|| DeliveryError::Unreachable(format!("{address}: no address")))?;
             let from = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -35,12 +35,12 @@ pub(super) async fn send(
             }
             Ok(format!("sent to {to}; over UDP nobody says whether it arrived"))
         }
-        Transport::Tcp => {
+        SyslogTransport::Tcp => {
             let stream = TcpStream::connect(address).await.map_err(failed)?;
             write(stream, &messages).await.map_err(failed)?;
             Ok(format!("taken by {address}"))
         }
-        Transport::Tls => {
+        SyslogTransport::Tls => {
             let config = client_config(ca_file)?;
             let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
             let name = ServerName::try_from(host.to_owned())
@@ -71,7 +71,7 @@ pub(super) fn client_config(ca_file: Option<&str>) -> Result<ClientConfig, Deliv
             roots.add(certificate.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
         }
     }
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| DeliveryError::Secret(error.to_string()))?;

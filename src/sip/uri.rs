@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use super::is_token;
+use super::{Transport, UnknownTransport, is_token};
 
 /// What stands before the first colon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -244,12 +244,29 @@ impl<'a> Uri<'a> {
         self.host.start..self.host_port_end
     }
 
-    /// Address and port when the host is an address (RFC 3263 §4.1: no look-up), port 5060 by default.
+    /// Address and port when the host is an address (RFC 3263 §4.1: no look-up), by default the transport's port.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self.host()? {
-            Host::Ip(ip) => Some(SocketAddr::new(ip, self.port.unwrap_or(5060))),
+            Host::Ip(ip) => Some(SocketAddr::new(ip, self.port.unwrap_or_else(|| self.default_port()))),
             Host::Name(_) => None,
         }
+    }
+
+    /// The transport it asks for, if any: the parameter's, over TLS when the scheme is `sips` (RFC 3261 §26.2.2).
+    pub fn transport(&self) -> Result<Option<Transport>, UnknownTransport> {
+        let is_secure = self.scheme == Scheme::Sips;
+        match self.parameter("transport") {
+            None => Ok(is_secure.then_some(Transport::Tls)),
+            Some(name) => {
+                let transport = Transport::parse(name).ok_or(UnknownTransport)?;
+                if is_secure { transport.secured().map(Some).ok_or(UnknownTransport) } else { Ok(Some(transport)) }
+            }
+        }
+    }
+
+    /// The port when none is written.
+    pub fn default_port(&self) -> u16 {
+        self.transport().ok().flatten().map_or(5060, Transport::default_port)
     }
 
     /// The value of a URI parameter; `Some(b"")` for a flag.

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::outbox::{ListenerId, Outbox};
+use crate::outbox::{Hop, Outbox};
 use crate::sip::{Message, Method, build};
 use crate::store::{self, Index, Key, Slab, Wheel};
 use crate::time::Instant;
@@ -173,10 +173,8 @@ pub struct Server<S> {
     fingerprint: Fingerprint,
     /// Where the request came from.
     pub source: SocketAddr,
-    /// Where answers go.
-    pub reply_to: SocketAddr,
-    /// Which listener it came in by.
-    pub listener: ListenerId,
+    /// Where answers go: back by the listener it came in by.
+    pub reply: Hop,
     /// The request, in bytes of its own, as long as an answer or another attempt may need it.
     pub request: Bytes,
     response: Bytes,
@@ -192,10 +190,8 @@ pub struct Client<C> {
     pub state: ClientState,
     /// The request's method.
     pub method: Method,
-    /// Where the request went.
-    pub destination: SocketAddr,
-    /// Which listener it went out by.
-    pub listener: ListenerId,
+    /// Where the request went, and by which listener.
+    pub hop: Hop,
     /// The request as sent, in bytes of its own, as long as it may be sent again, acknowledged or cancelled.
     pub sent: Bytes,
     timers: [store::Timer; 2],
@@ -271,7 +267,7 @@ impl<S, C> Transactions<S, C> {
         &mut self,
         fingerprint: Fingerprint,
         method: Method,
-        (source, reply_to, listener): (SocketAddr, SocketAddr, ListenerId),
+        (source, reply): (SocketAddr, Hop),
         request: Bytes,
         context: S,
     ) -> Key {
@@ -285,8 +281,7 @@ impl<S, C> Transactions<S, C> {
             method,
             fingerprint,
             source,
-            reply_to,
-            listener,
+            reply,
             request,
             response: Bytes::new(),
             timers: [store::Timer::NONE; 2],
@@ -298,7 +293,7 @@ impl<S, C> Transactions<S, C> {
     }
 
     /// Opens a client transaction; [`Transactions::start_client`] sends its request.
-    pub fn open_client(&mut self, method: Method, destination: SocketAddr, listener: ListenerId, context: C) -> Key {
+    pub fn open_client(&mut self, method: Method, hop: Hop, context: C) -> Key {
         let state = if method == Method::Invite {
             ClientState::Invite(invite_client::State::Calling)
         } else {
@@ -307,8 +302,7 @@ impl<S, C> Transactions<S, C> {
         self.clients.insert(Client {
             state,
             method,
-            destination,
-            listener,
+            hop,
             sent: Bytes::new(),
             timers: [store::Timer::NONE; 2],
             round: 0,
@@ -327,14 +321,16 @@ impl<S, C> Transactions<S, C> {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let sent = env.outbox.send((client.listener, client.destination), client.method, key, write);
+        let sent = env.outbox.send(client.hop, client.method, key, write);
         client.sent = Bytes::copy_from_slice(sent);
         let (again, end) = match client.state {
             ClientState::Invite(_) => (Timer::A, Timer::B),
             ClientState::Other(_) => (Timer::E, Timer::F),
         };
-        client.timers[Place::Again as usize] =
-            env.wheel.arm(env.now + env.lengths.of(again, 0), Due::Client(key, again));
+        if !client.hop.is_reliable {
+            client.timers[Place::Again as usize] =
+                env.wheel.arm(env.now + env.lengths.of(again, 0), Due::Client(key, again));
+        }
         let (end, wait) = match silence.filter(|silence| *silence < env.lengths.of(end, 0)) {
             Some(silence) => (Timer::C, silence),
             None => (end, env.lengths.of(end, 0)),
@@ -407,7 +403,7 @@ impl<S, C> Transactions<S, C> {
             match *action {
                 Action::Send => {
                     let Some(write) = write.take() else { continue };
-                    let sent = env.outbox.send((server.listener, server.reply_to), server.method, Key::NONE, write);
+                    let sent = env.outbox.send(server.reply, server.method, Key::NONE, write);
                     if server.state == ServerState::Invite(invite_server::State::Accepted) {
                         // 2xx are never sent again from here, and no other answer will be made.
                         (server.response, server.request) = (Bytes::new(), Bytes::new());
@@ -420,21 +416,16 @@ impl<S, C> Transactions<S, C> {
                 }
                 Action::Resend => {
                     if !server.response.is_empty() {
-                        env.outbox.send_again(
-                            (server.listener, server.reply_to),
-                            server.method,
-                            Key::NONE,
-                            &server.response,
-                        );
+                        env.outbox.send_again(server.reply, server.method, Key::NONE, &server.response);
                     }
                 }
                 Action::Start(timer) => {
                     if timer.place() == Place::Again {
                         server.round = server.round.saturating_add(u8::from(event == Event::Fired(timer)));
                     }
-                    let due = env.now + env.lengths.of(timer, server.round);
+                    let Some(wait) = env.lengths.over(server.reply.is_reliable, timer, server.round) else { continue };
                     env.wheel.stop(server.timers[timer.place() as usize]);
-                    server.timers[timer.place() as usize] = env.wheel.arm(due, Due::Server(key, timer));
+                    server.timers[timer.place() as usize] = env.wheel.arm(env.now + wait, Due::Server(key, timer));
                 }
                 Action::Stop(timer) => env.wheel.stop(std::mem::take(&mut server.timers[timer.place() as usize])),
                 Action::PassUp => outcome = Outcome::PassUp,
@@ -479,11 +470,11 @@ impl<S, C> Transactions<S, C> {
         for action in actions {
             match *action {
                 Action::Resend => {
-                    env.outbox.send_again((client.listener, client.destination), client.method, key, &client.sent);
+                    env.outbox.send_again(client.hop, client.method, key, &client.sent);
                 }
                 Action::Ack => {
                     if let (Some(response), Ok(sent)) = (response, Message::parse(&client.sent)) {
-                        env.outbox.send((client.listener, client.destination), Method::Ack, Key::NONE, |out| {
+                        env.outbox.send(client.hop, Method::Ack, Key::NONE, |out| {
                             build::ack(out, &sent, response);
                         });
                     }
@@ -493,12 +484,15 @@ impl<S, C> Transactions<S, C> {
                         client.round = client.round.saturating_add(u8::from(event == Event::Fired(timer)));
                     }
                     // §17.1.2.2: in "Proceeding" "Timer E MUST be reset with a value of T2 seconds".
-                    let due = match client.state {
-                        ClientState::Other(client::State::Proceeding) if timer == Timer::E => env.lengths.t2,
-                        ClientState::Other(_) | ClientState::Invite(_) => env.lengths.of(timer, client.round),
+                    let wait = match client.state {
+                        ClientState::Other(client::State::Proceeding) if timer == Timer::E => Some(env.lengths.t2),
+                        ClientState::Other(_) | ClientState::Invite(_) => {
+                            env.lengths.over(client.hop.is_reliable, timer, client.round)
+                        }
                     };
+                    let Some(wait) = wait else { continue };
                     env.wheel.stop(client.timers[timer.place() as usize]);
-                    client.timers[timer.place() as usize] = env.wheel.arm(env.now + due, Due::Client(key, timer));
+                    client.timers[timer.place() as usize] = env.wheel.arm(env.now + wait, Due::Client(key, timer));
                 }
                 Action::Stop(timer) => env.wheel.stop(std::mem::take(&mut client.timers[timer.place() as usize])),
                 Action::PassUp => outcome = Outcome::PassUp,

@@ -84,6 +84,17 @@ impl Default for Lengths {
 }
 
 impl Lengths {
+    /// How long `timer` runs over a transport that loses nothing, or over one that does; `None` when it does not run at all.
+    /// What is sent once needs no A, E and G; what comes once needs no time to absorb copies (§17, appendix A: D, I, J and
+    /// K are zero).
+    pub fn over(&self, is_reliable: bool, timer: Timer, round: u8) -> Option<Duration> {
+        match (is_reliable, timer) {
+            (true, Timer::A | Timer::E | Timer::G) => None,
+            (true, Timer::D | Timer::I | Timer::J | Timer::K) => Some(Duration::ZERO),
+            (_, timer) => Some(self.of(timer, round)),
+        }
+    }
+
     /// How long `timer` runs over UDP when it is started for the `round`th time (0 the first).
     pub fn of(&self, timer: Timer, round: u8) -> Duration {
         let doubled = self.t1 * (1 << round.min(16));

@@ -1,3 +1,7 @@
-//! Shell: sockets. Addresses and bytes, nothing of SIP.
+//! Shell: sockets. Each transport runs in the shard's own thread.
 
+mod connection;
+pub mod stream;
+pub mod tls;
 pub mod udp;
+mod wire;

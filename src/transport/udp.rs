@@ -37,8 +37,8 @@ pub struct Sockets {
     registry: Registry,
     /// The listeners', then those connected to one peer each.
     sockets: Vec<Own>,
-    /// Of each listener.
-    peers: Vec<Peers>,
+    /// Of each listener that is one of datagrams.
+    peers: Vec<Option<Peers>>,
     /// Positions of the sockets that may hold datagrams.
     ready: Vec<usize>,
     /// Where datagrams are read, one behind the other, and then handed on together: the processor's caches hold either
@@ -55,6 +55,8 @@ struct Own {
 }
 
 struct Peers {
+    /// Position of the listener's socket.
+    at: usize,
     address: SocketAddr,
     known: HashMap<SocketAddr, Peer, foldhash::fast::RandomState>,
 }
@@ -111,8 +113,8 @@ fn connect(address: SocketAddr, peer: SocketAddr) -> io::Result<std::net::UdpSoc
 }
 
 impl Sockets {
-    /// Registers bound sockets. Their tokens are positions, for [`Sockets::mark`].
-    pub fn new(registry: Registry, bound: Vec<std::net::UdpSocket>) -> io::Result<Self> {
+    /// Registers bound sockets; `None` stands for a listener of another kind. Their tokens are positions, for [`Sockets::mark`].
+    pub fn new(registry: Registry, bound: Vec<Option<std::net::UdpSocket>>) -> io::Result<Self> {
         let mut sockets = Self {
             registry,
             sockets: Vec::with_capacity(bound.len()),
@@ -122,9 +124,12 @@ impl Sockets {
             received: Vec::with_capacity(BATCH),
         };
         for (listener, socket) in bound.into_iter().enumerate() {
-            let address = socket.local_addr()?;
-            sockets.add(socket, listener as ListenerId)?;
-            sockets.peers.push(Peers { address, known: HashMap::default() });
+            sockets.peers.push(None);
+            if let Some(socket) = socket {
+                let address = socket.local_addr()?;
+                let at = sockets.add(socket, listener as ListenerId)?;
+                sockets.peers[listener] = Some(Peers { at, address, known: HashMap::default() });
+            }
         }
         Ok(sockets)
     }
@@ -187,7 +192,7 @@ impl Sockets {
     /// Sends one datagram.
     pub fn send(&mut self, transmit: &Transmit<'_>) -> Sent {
         let listener = usize::from(transmit.listener);
-        let Some(peers) = self.peers.get(listener) else { return Sent::Never };
+        let Some(Some(peers)) = self.peers.get(listener) else { return Sent::Never };
         if let Some(Peer::Connected(at)) = peers.known.get(&transmit.destination) {
             let socket = &self.sockets[*at].socket;
             // A refusal told here is an earlier datagram's, and used up by the telling: this one was not sent yet.
@@ -197,7 +202,7 @@ impl Sockets {
             };
             return outcome(sent.map(drop));
         }
-        let sent = self.sockets[listener].socket.send_to(transmit.payload, transmit.destination);
+        let sent = self.sockets[peers.at].socket.send_to(transmit.payload, transmit.destination);
         if sent.is_ok() {
             self.count(transmit.listener, transmit.destination);
         }
@@ -206,7 +211,7 @@ impl Sockets {
 
     fn count(&mut self, listener: ListenerId, destination: SocketAddr) {
         let connected = self.connected();
-        let peers = &mut self.peers[usize::from(listener)];
+        let Some(peers) = &mut self.peers[usize::from(listener)] else { return };
         if peers.known.len() >= COUNTED_MAX {
             peers.known.retain(|_, peer| matches!(peer, Peer::Connected(_)));
         }
@@ -217,14 +222,16 @@ impl Sockets {
         }
         // If the kernel will not have it, the peer goes on being served as before.
         let connected = connect(peers.address, destination).and_then(|socket| self.add(socket, listener));
-        if let Ok(at) = connected {
-            self.peers[usize::from(listener)].known.insert(destination, Peer::Connected(at));
+        if let Ok(at) = connected
+            && let Some(peers) = &mut self.peers[usize::from(listener)]
+        {
+            peers.known.insert(destination, Peer::Connected(at));
         }
     }
 
     /// Sockets connected to one peer each.
     pub fn connected(&self) -> usize {
-        self.sockets.len() - self.peers.len()
+        self.sockets.len() - self.peers.iter().flatten().count()
     }
 }
 
@@ -250,7 +257,8 @@ mod tests {
         let poll = mio::Poll::new().expect("a queue");
         let bound = bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let to = bound.local_addr().expect("bound");
-        let mut sockets = Sockets::new(poll.registry().try_clone().expect("a queue"), vec![bound]).expect("registered");
+        let mut sockets =
+            Sockets::new(poll.registry().try_clone().expect("a queue"), vec![Some(bound)]).expect("registered");
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         let sent: Vec<Vec<u8>> =
             [60_000, 60_000, 60_000, 10].into_iter().zip(1..).map(|(length, octet)| vec![octet; length]).collect();

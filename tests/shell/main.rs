@@ -3,6 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "real sockets take real time; every wait is bounded")]
 #![allow(missing_docs, reason = "tests")]
 
+mod streams;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,11 @@ use sipweir::config::Config;
 use sipweir::server::Server;
 
 fn config(listen: &str, pbx: SocketAddr, channels: u32) -> Config {
-    let text = format!(
+    Config::parse(&config_text(listen, pbx, channels)).expect("valid")
+}
+
+fn config_text(listen: &str, pbx: SocketAddr, channels: u32) -> String {
+    format!(
         r#"
 [[listen]]
 uri = "udp:{listen}"
@@ -30,8 +36,7 @@ numbers = ["100"]
 pool = "ivr"
 target = "pbx"
 "#
-    );
-    Config::parse(&text).expect("valid")
+    )
 }
 
 /// An end point with a bounded patience.
@@ -145,11 +150,8 @@ fn a_call_over_ipv4_and_one_over_ipv6() {
 #[test]
 fn a_call_from_ipv6_to_an_ipv4_pbx_keeps_both_listeners_on_its_route() {
     let (caller, pbx) = (Peer::new("[::1]"), Peer::new("127.0.0.1"));
-    let mut config = config("[::1]:0", pbx.address, 2);
-    let mut second = config.listen[0].clone();
-    (second.address, second.advertise) = ("127.0.0.1:0".parse().expect("an address"), "127.0.0.1:0".into());
-    config.listen.push(second);
-    let server = Server::start(config, None).expect("it starts");
+    let text = config_text("[::1]:0", pbx.address, 2) + "[[listen]]\nuri = \"udp:127.0.0.1:0\"\n";
+    let server = Server::start(Config::parse(&text).expect("valid"), None).expect("it starts");
     let (six, four) = (server.listen()[0], server.listen()[1]);
     caller.send(six, request("INVITE", &format!("sip:100@{six}"), caller.address, "x", "", 1, "").as_bytes());
     let (invite, from) = pbx.expect("INVITE ");

@@ -1,0 +1,200 @@
+//! TLS: certificates from PEM files, and who the other side proved to be (RFC 5922).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::config::{ClientAuth, Config, ListenTls};
+
+/// Names taken from one certificate.
+const IDENTITIES_MAX: usize = 32;
+
+/// A PEM file that is not what it should be.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {file}: {what}")]
+pub struct TlsError {
+    /// The key that names the file.
+    pub key: String,
+    /// The file.
+    pub file: Box<str>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What the files of a configuration say, ready for connections to be made with.
+#[derive(Default)]
+pub struct Tls {
+    /// Of each listener that speaks TLS.
+    servers: Vec<Option<Arc<ServerConfig>>>,
+    /// For connections we open: the same certificate is shown when one is asked for.
+    clients: Vec<Option<Arc<ClientConfig>>>,
+    /// Whom we expect to find at the addresses of targets.
+    names: HashMap<SocketAddr, ServerName<'static>>,
+}
+
+impl Tls {
+    /// Reads the files; every problem at once.
+    pub fn load(config: &Config) -> Result<Self, Vec<TlsError>> {
+        let provider = Arc::new(ring::default_provider());
+        let mut problems = Vec::new();
+        let mut tls = Self::default();
+        let mut roots = None;
+        for (at, listen) in config.listen.iter().enumerate() {
+            let (mut server, mut client) = (None, None);
+            if let Some(files) = &listen.tls {
+                let roots = roots.get_or_insert_with(|| {
+                    trusted(config.tls_ca.as_deref()).unwrap_or_else(|problem| {
+                        problems.push(problem);
+                        Arc::new(RootCertStore::empty())
+                    })
+                });
+                match load_listener(at, files, &provider, roots) {
+                    Ok(loaded) => (server, client) = (Some(Arc::new(loaded.0)), loaded.1.map(Arc::new)),
+                    Err(problem) => problems.push(problem),
+                }
+            }
+            tls.servers.push(server);
+            tls.clients.push(client);
+        }
+        let needs_roots = config.targets.iter().flat_map(|target| &target.uris).any(|uri| uri.transport.is_secure());
+        if needs_roots
+            && roots.as_ref().is_some_and(|roots: &Arc<RootCertStore>| roots.is_empty())
+            && problems.is_empty()
+        {
+            problems.push(error(
+                "tls.ca",
+                config.tls_ca.as_deref().unwrap_or("the system's authorities"),
+                "there is nobody to trust; install ca-certificates, or write [tls] ca = \"/etc/sipweir/authorities.pem\"",
+            ));
+        }
+        for target in &config.targets {
+            for uri in target.uris.iter().filter(|uri| uri.transport.is_secure()) {
+                let name = match &target.tls_name {
+                    Some(name) => ServerName::try_from(name.to_string()).ok(),
+                    None => Some(ServerName::IpAddress(uri.address.ip().into())),
+                };
+                tls.names.extend(name.map(|name| (uri.address, name)));
+            }
+        }
+        if problems.is_empty() { Ok(tls) } else { Err(problems) }
+    }
+
+    pub(super) fn server(&self, listener: usize) -> Option<&Arc<ServerConfig>> {
+        self.servers.get(listener)?.as_ref()
+    }
+
+    /// How to connect to `address`, and whom to expect there: the target's name, else the address itself.
+    pub(super) fn client(
+        &self,
+        listener: usize,
+        address: SocketAddr,
+    ) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        let config = self.clients.get(listener)?.as_ref()?;
+        let name = self.names.get(&address).cloned().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+        Some((Arc::clone(config), name))
+    }
+}
+
+fn error(key: impl Into<String>, file: &str, what: impl std::fmt::Display) -> TlsError {
+    TlsError { key: key.into(), file: file.into(), what: what.to_string() }
+}
+
+fn certificates(key: &str, file: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(found) if found.is_empty() => Err(error(key, file, "holds no certificate; it must be PEM")),
+        Ok(found) => Ok(found),
+        Err(problem) => Err(error(key, file, problem)),
+    }
+}
+
+fn store(key: &str, file: &str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(key, file)? {
+        roots.add(certificate).map_err(|problem| error(key, file, problem))?;
+    }
+    Ok(roots)
+}
+
+fn trusted(file: Option<&str>) -> Result<Arc<RootCertStore>, TlsError> {
+    let roots = match file {
+        Some(file) => store("tls.ca", file)?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+    };
+    Ok(Arc::new(roots))
+}
+
+fn load_listener(
+    at: usize,
+    files: &ListenTls,
+    provider: &Arc<CryptoProvider>,
+    roots: &Arc<RootCertStore>,
+) -> Result<(ServerConfig, Option<ClientConfig>), TlsError> {
+    let named = |key: &str| format!("listen[{at}].{key}");
+    let chain = certificates(&named("certificate"), &files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&*files.key).map_err(|problem| error(named("key"), &files.key, problem))?;
+    let bad_pair = |problem: rustls::Error| error(named("certificate"), &files.certificate, problem);
+    let verifier: Arc<dyn ClientCertVerifier> = match (&files.client_ca, files.client_auth) {
+        (Some(file), ClientAuth::Request | ClientAuth::Require) => {
+            let authorities = Arc::new(store(&named("client_ca"), file)?);
+            let builder = WebPkiClientVerifier::builder_with_provider(authorities, Arc::clone(provider));
+            let builder =
+                if files.client_auth == ClientAuth::Request { builder.allow_unauthenticated() } else { builder };
+            builder.build().map_err(|problem| error(named("client_ca"), file, problem))?
+        }
+        (Some(_) | None, _) => WebPkiClientVerifier::no_client_auth(),
+    };
+    let server = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(bad_pair)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.clone(), key.clone_key())
+        .map_err(bad_pair)?;
+    if roots.is_empty() {
+        return Ok((server, None));
+    }
+    let verifier: Arc<dyn ServerCertVerifier> =
+        rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
+            .build()
+            .map_err(|problem| error("tls.ca", "the trusted authorities", problem))?;
+    let client = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(bad_pair)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(chain, key)
+        .map_err(bad_pair)?;
+    Ok((server, Some(client)))
+}
+
+/// The SIP domains a certificate names, lower case (RFC 5922 §7.1): those of its `sip:` URIs; its DNS names only when it
+/// has no such URI.
+pub(super) fn identities(certificate: &CertificateDer<'_>) -> Box<[Box<str>]> {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Box::default() };
+    let domain = |uri: &str| {
+        // A URI with a user names somebody, not a domain.
+        let rest = uri.get(..4).filter(|scheme| scheme.eq_ignore_ascii_case("sip:")).map(|_| &uri[4..])?;
+        let host = rest.split([';', '?']).next().filter(|host| !host.contains('@'))?;
+        (!host.is_empty()).then(|| host.to_ascii_lowercase().into_boxed_str())
+    };
+    let is_sip = |uri: &&str| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip:"));
+    let uris: Vec<&str> = certificate.valid_uri_names().filter(is_sip).take(IDENTITIES_MAX).collect();
+    if !uris.is_empty() {
+        return uris.into_iter().filter_map(domain).collect();
+    }
+    // §7.2: "Implementations MUST NOT match any form of wildcard".
+    let names = certificate.valid_dns_names().filter(|name| !name.contains('*')).take(IDENTITIES_MAX);
+    names.map(|name| name.to_ascii_lowercase().into_boxed_str()).collect()
+}

@@ -1,0 +1,716 @@
+//! TCP, TLS and WebSocket over loopback.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use sipweir::config::Config;
+use sipweir::server::Server;
+use sipweir::sip::framing::{Frame, Framer};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::http::HeaderValue;
+use tungstenite::protocol::Message as WebMessage;
+
+use super::{Peer, in_use, request, route_of, wait_for};
+
+/// What a test reads and writes octets with.
+trait Octets: Read + Write + Send {}
+impl<T: Read + Write + Send> Octets for T {}
+
+/// One end of a stream, with a bounded patience.
+struct Line {
+    octets: Box<dyn Octets>,
+    address: SocketAddr,
+    input: Vec<u8>,
+    framer: Framer,
+}
+
+impl Line {
+    fn over(socket: TcpStream, wrap: impl FnOnce(TcpStream) -> Box<dyn Octets>) -> Self {
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        let address = socket.local_addr().expect("connected");
+        Self { octets: wrap(socket), address, input: Vec::new(), framer: Framer::default() }
+    }
+
+    fn tcp(to: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(to).expect("connected"), |socket| Box::new(socket))
+    }
+
+    fn send(&mut self, text: &str) {
+        self.octets.write_all(text.as_bytes()).expect("sent");
+        self.octets.flush().expect("sent");
+    }
+
+    /// The next message that starts so; `None` when the other side closes.
+    fn next(&mut self, start: &str) -> Option<String> {
+        let mut buffer = [0; 4096];
+        for _ in 0..1000 {
+            match self.framer.next(&self.input) {
+                Frame::Message(length) => {
+                    let text = String::from_utf8(self.input.drain(..length).collect()).expect("text");
+                    if text.starts_with(start) {
+                        return Some(text);
+                    }
+                    continue;
+                }
+                Frame::LineEnds { octets, .. } => {
+                    let ends: Vec<u8> = self.input.drain(..octets).collect();
+                    if start == "\r\n" {
+                        return Some(String::from_utf8(ends).expect("text"));
+                    }
+                    continue;
+                }
+                Frame::Incomplete => {}
+                Frame::Broken(why) => panic!("{why:?}"),
+            }
+            match self.octets.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof
+                    ) =>
+                {
+                    return None;
+                }
+                Err(error) => panic!("waiting for {start:?}: {error}"),
+            }
+        }
+        panic!("a thousand pieces and no {start}");
+    }
+
+    fn expect(&mut self, start: &str) -> String {
+        self.next(start).unwrap_or_else(|| panic!("closed while waiting for {start:?}"))
+    }
+}
+
+/// A request as a client over that transport writes it.
+fn over(transport: &str, text: &str) -> String {
+    let text = text.replace("SIP/2.0/UDP", &format!("SIP/2.0/{}", transport.to_uppercase()));
+    let contact = text.lines().find(|line| line.starts_with("Contact:")).expect("a Contact").to_owned();
+    text.replace(&contact, &contact.replace('>', &format!(";transport={transport}>")))
+}
+
+fn with_listeners(listeners: &str, pbx: &str, keys: &str) -> String {
+    format!(
+        r#"
+{listeners}
+[[trunk]]
+name = "any"
+from = ["127.0.0.0/8"]
+[[target]]
+name = "pbx"
+uri = [{pbx}]
+{keys}
+[[pool]]
+name = "ivr"
+channels = 2
+[[service]]
+name = "menu"
+kind = "ivr"
+numbers = ["100"]
+pool = "ivr"
+target = "pbx"
+"#
+    )
+}
+
+const UDP: &str = "[[listen]]\nuri = \"udp:127.0.0.1:0\"\n";
+const TCP: &str = "[[listen]]\nuri = \"tcp:127.0.0.1:0\"\n";
+
+fn start(text: &str) -> Server {
+    let config = Config::parse(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    Server::start(config, None).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A call that came over `line` by `transport`, and a PBX that speaks UDP: set up, and ended by the PBX.
+fn call_ended_by_pbx(server: &Server, line: &mut Line, transport: &str, pbx: &Peer, id: &str) {
+    let gate = server.listen()[1];
+    line.send(&over(transport, &request("INVITE", &format!("sip:100@{gate}"), line.address, id, "", 1, "")));
+    let (invite, from) = pbx.expect("INVITE ");
+    let recorded: Vec<&str> = invite.split("\r\n").filter(|line| line.starts_with("Record-Route:")).collect();
+    assert_eq!(recorded.len(), 2, "both transports stay on the route (RFC 5658): {recorded:?}");
+    assert!(invite.contains(&format!("Via: SIP/2.0/{}", transport.to_uppercase())), "{invite}");
+    pbx.reply(&invite, "200 OK", from);
+    let ok = line.expect("SIP/2.0 200 ");
+    assert_eq!(in_use(server), 1);
+    let target = format!("sip:pbx@{}", pbx.address);
+    line.send(&over(transport, &request("ACK", &target, line.address, id, ";tag=pbx", 1, &route_of(&ok))));
+    pbx.expect("ACK ");
+    // The PBX's route set is the other way round.
+    let routes: String = recorded.iter().map(|line| format!("{}\r\n", line.replace("Record-Route", "Route"))).collect();
+    let contact = format!("sip:a@{};transport={transport}", line.address);
+    let bye = request("BYE", &contact, pbx.address, id, ";tag=a", 1, &routes).replace(
+        &format!("From: <sip:a@x>;tag=a{id}\r\nTo: <sip:100@x>;tag=a"),
+        &format!("From: <sip:100@x>;tag=pbx\r\nTo: <sip:a@x>;tag=a{id}"),
+    );
+    pbx.send(from, bye.as_bytes());
+    let bye = line.expect("BYE ");
+    assert!(!bye.contains("\r\nRoute:"), "{bye}");
+    assert_eq!(in_use(server), 0, "the PBX has let go");
+    let names = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
+    let kept: Vec<&str> = bye.split("\r\n").filter(|line| names.iter().any(|name| line.starts_with(name))).collect();
+    line.send(&format!("SIP/2.0 200 OK\r\n{}\r\nContent-Length: 0\r\n\r\n", kept.join("\r\n")));
+    pbx.expect("SIP/2.0 200 ");
+}
+
+#[test]
+fn a_call_over_tcp_goes_to_a_pbx_over_udp_and_back_over_the_same_connection() {
+    let pbx = Peer::new("127.0.0.1");
+    let server = start(&with_listeners(&format!("{UDP}{TCP}"), &format!("\"sip:{}\"", pbx.address), ""));
+    let mut line = Line::tcp(server.listen()[1]);
+    call_ended_by_pbx(&server, &mut line, "tcp", &pbx, "one");
+    call_ended_by_pbx(&server, &mut line, "tcp", &pbx, "two");
+    line.send("\r\n\r\n");
+    assert_eq!(line.expect("\r\n"), "\r\n", "RFC 5626 4.4.1: a ping is answered");
+    // Two requests in one segment, the second in two pieces.
+    let options =
+        over("tcp", &request("OPTIONS", &format!("sip:{}", server.listen()[1]), line.address, "o", "", 1, ""));
+    let second = options.replace("Call-ID: o", "Call-ID: p").replace("z9hG4bKo", "z9hG4bKp");
+    let (head, tail) = second.split_at(40);
+    line.send(&format!("{options}{head}"));
+    line.expect("SIP/2.0 200 ");
+    line.send(tail);
+    assert!(line.expect("SIP/2.0 200 ").contains("Call-ID: p"));
+    server.stop();
+}
+
+#[test]
+fn a_connection_that_speaks_no_sip_is_closed_and_harms_no_other() {
+    let pbx = Peer::new("127.0.0.1");
+    let limits = "[limits]\nconnections = 8\nconnections_per_source = 3\n";
+    let server = start(&with_listeners(&format!("{limits}{UDP}{TCP}"), &format!("\"sip:{}\"", pbx.address), ""));
+    let gate = server.listen()[1];
+    let mut good = Line::tcp(gate);
+    for junk in [
+        "\u{16}\u{3}\u{1} hello",
+        "OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/TCP a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ] {
+        let mut bad = Line::tcp(gate);
+        bad.send(junk);
+        assert_eq!(bad.next("x"), None, "{junk}");
+    }
+    let others = [Line::tcp(gate), Line::tcp(gate)];
+    let mut one_too_many = Line::tcp(gate);
+    assert_eq!(one_too_many.next("x"), None, "the fourth of one address");
+    call_ended_by_pbx(&server, &mut good, "tcp", &pbx, "one");
+    drop(others);
+    server.stop();
+}
+
+#[test]
+fn an_answer_whose_connection_is_gone_goes_to_the_port_of_its_via() {
+    let pbx = Peer::new("127.0.0.1");
+    let server = start(&with_listeners(&format!("{UDP}{TCP}"), &format!("\"sip:{}\"", pbx.address), ""));
+    let gate = server.listen()[1];
+    let home = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let home_address = home.local_addr().expect("bound");
+    let mut line = Line::tcp(gate);
+    line.send(&over("tcp", &request("INVITE", &format!("sip:100@{gate}"), home_address, "gone", "", 1, "")));
+    let (invite, from) = pbx.expect("INVITE ");
+    drop(line);
+    pbx.reply(&invite, "486 Busy Here", from);
+    let (socket, _) = home.accept().expect("RFC 3261 18.2.2");
+    let mut line = Line::over(socket, |socket| Box::new(socket));
+    assert!(line.expect("SIP/2.0 486 ").contains("Call-ID: gone"));
+    server.stop();
+}
+
+/// A PBX that listens on TCP: the next connection it gets.
+fn accept(pbx: &TcpListener) -> Line {
+    let (socket, _) = pbx.accept().expect("a connection");
+    Line::over(socket, |socket| Box::new(socket))
+}
+
+fn answer(line: &mut Line, text: &str, status: &str) {
+    let names = ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Record-Route:"];
+    let kept: Vec<&str> = text.split("\r\n").filter(|line| names.iter().any(|name| line.starts_with(name))).collect();
+    line.send(&format!("SIP/2.0 {status}\r\n{}\r\nContent-Length: 0\r\n\r\n", kept.join("\r\n")));
+}
+
+#[test]
+fn a_pbx_over_tcp_gets_one_connection_for_all_calls_and_a_new_one_when_it_closed_it() {
+    let (caller, pbx) = (Peer::new("127.0.0.1"), TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let pbx_uri = format!("\"sip:{};transport=tcp\"", pbx.local_addr().expect("bound"));
+    let server = start(&with_listeners(&format!("{UDP}{TCP}"), &pbx_uri, ""));
+    let gate = server.listen()[0];
+    let invite = |id: &str| {
+        let text = request("INVITE", &format!("sip:100@{gate}"), caller.address, id, "", 1, "");
+        // A datagram may do without it, a stream may not.
+        caller.send(gate, text.replace("Content-Length: 0\r\n", "").as_bytes());
+    };
+    invite("one");
+    let mut line = accept(&pbx);
+    for id in ["one", "two"] {
+        if id == "two" {
+            invite(id);
+        }
+        let text = line.expect("INVITE ");
+        assert!(text.contains("Via: SIP/2.0/TCP") && text.contains("Content-Length: 0\r\n"), "{text}");
+        assert!(text.lines().next().expect("a line").contains(";transport=tcp"), "{text}");
+        answer(&mut line, &text, "486 Busy Here");
+        line.expect("ACK ");
+        assert!(caller.expect("SIP/2.0 486 ").0.contains(&format!("Call-ID: {id}")));
+    }
+    drop(line);
+    invite("three");
+    let mut line = accept(&pbx);
+    let text = line.expect("INVITE ");
+    answer(&mut line, &text, "486 Busy Here");
+    caller.expect("SIP/2.0 486 ");
+    // Nobody there any more: the caller is told at once, not after 32 seconds.
+    drop((line, pbx));
+    invite("four");
+    assert!(caller.expect("SIP/2.0 5").0.contains("Call-ID: four"));
+    wait_for("no call is left", || server.node().gate.view().calls == 0);
+    server.stop();
+}
+
+#[test]
+fn a_request_too_large_for_udp_goes_over_tcp_and_over_udp_when_nobody_takes_it() {
+    let caller = Peer::new("127.0.0.1");
+    let pbx = Peer::new("127.0.0.1");
+    let server = start(&with_listeners(&format!("{UDP}{TCP}"), &format!("\"sip:{}\"", pbx.address), ""));
+    let gate = server.listen()[0];
+    let invite = |id: &str| {
+        let lines = format!("X-Large: {}\r\n", "x".repeat(1200));
+        caller.send(gate, request("INVITE", &format!("sip:100@{gate}"), caller.address, id, "", 1, &lines).as_bytes());
+    };
+    invite("refused");
+    let (text, from) = pbx.expect("INVITE ");
+    assert!(text.contains("Via: SIP/2.0/UDP"), "TCP was refused: {text}");
+    pbx.reply(&text, "486 Busy Here", from);
+    caller.expect("SIP/2.0 486 ");
+    let tcp = TcpListener::bind(pbx.address).expect("the same port");
+    invite("taken");
+    let mut line = accept(&tcp);
+    let text = line.expect("INVITE ");
+    assert!(text.contains("Via: SIP/2.0/TCP"), "RFC 3261 18.1.1: {text}");
+    answer(&mut line, &text, "486 Busy Here");
+    assert!(caller.expect("SIP/2.0 486 ").0.contains("Call-ID: taken"));
+    server.stop();
+}
+
+// --- TLS ---------------------------------------------------------------------------------------------------------------
+
+/// A directory with an authority and what it signed; removed at the end.
+struct Certificates {
+    folder: PathBuf,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Certificates {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("sipweir-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a directory");
+        let mut params = CertificateParams::new(Vec::new()).expect("valid");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
+        std::fs::write(folder.join("ca.pem"), authority.pem()).expect("written");
+        Self { folder, authority }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Signs a certificate for these names and writes it as NAME.pem and NAME.key.
+    fn sign(&self, name: &str, names: Vec<SanType>) {
+        let mut params = CertificateParams::new(Vec::new()).expect("valid");
+        params.subject_alt_names = names;
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.authority).expect("signed");
+        std::fs::write(self.file(&format!("{name}.pem")), certificate.pem()).expect("written");
+        std::fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).expect("written");
+    }
+
+    fn listener(&self, transport: &str, keys: &str) -> String {
+        let file = |name: &str| self.file(name).display().to_string();
+        format!(
+            "[[listen]]\nuri = \"{transport}:127.0.0.1:0\"\ncertificate = \"{}\"\nkey = \"{}\"\n{keys}\n",
+            file("gate.pem"),
+            file("gate.key")
+        )
+    }
+
+    fn client(&self, certificate: Option<&str>) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.file("ca.pem")).expect("a certificate")).expect("trusted");
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has them")
+            .with_root_certificates(roots);
+        match certificate {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let chain = CertificateDer::from_pem_file(self.file(&format!("{name}.pem"))).expect("a certificate");
+                let key = PrivateKeyDer::from_pem_file(self.file(&format!("{name}.key"))).expect("a key");
+                builder.with_client_auth_cert(vec![chain], key).expect("a pair")
+            }
+        }
+    }
+
+    fn connect(&self, to: SocketAddr, certificate: Option<&str>) -> Line {
+        let config = Arc::new(self.client(certificate));
+        Line::over(TcpStream::connect(to).expect("connected"), |socket| {
+            let name = ServerName::try_from("gate.example.net").expect("a name");
+            Box::new(StreamOwned::new(ClientConnection::new(config, name).expect("a client"), socket))
+        })
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.folder).unwrap_or(());
+    }
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().expect("a name"))
+}
+
+fn uri(name: &str) -> SanType {
+    SanType::URI(name.try_into().expect("a name"))
+}
+
+#[test]
+fn a_trunk_is_known_by_the_sip_domain_of_its_certificate() {
+    let files = Certificates::new("mutual");
+    files.sign("gate", vec![dns("gate.example.net")]);
+    files.sign("carrier", vec![uri("sip:Carrier.example.net"), dns("host7.example.net")]);
+    files.sign("host", vec![dns("host7.example.net")]);
+    files.sign("user", vec![uri("sip:bob@carrier.example.net")]);
+    files.sign("wild", vec![dns("*.example.net")]);
+    let pbx = Peer::new("127.0.0.1");
+    let mutual = format!("client_ca = \"{}\"", files.file("ca.pem").display());
+    let text =
+        with_listeners(&format!("{UDP}{}", files.listener("tls", &mutual)), &format!("\"sip:{}\"", pbx.address), "")
+            .replace("from = [\"127.0.0.0/8\"]", "tls = [\"carrier.example.net\"]")
+            + &format!("[[trunk]]\nname = \"pbx\"\nfrom = [\"{}/32\"]\nmax_calls = 0\n", "127.0.0.9");
+    let server = start(&text);
+    let gate = server.listen()[1];
+    let mut line = files.connect(gate, Some("carrier"));
+    call_ended_by_pbx(&server, &mut line, "tls", &pbx, "one");
+    for stranger in ["host", "user", "wild"] {
+        let mut line = files.connect(gate, Some(stranger));
+        line.send(&over("tls", &request("INVITE", &format!("sip:100@{gate}"), line.address, stranger, "", 1, "")));
+        assert!(line.expect("SIP/2.0 ").starts_with("SIP/2.0 403 "), "{stranger}");
+    }
+    // Without a certificate there is no connection: the handshake ends in an alert.
+    let config = Arc::new(files.client(None));
+    let name = ServerName::try_from("gate.example.net").expect("a name");
+    let socket = TcpStream::connect(gate).expect("connected");
+    let mut bare = StreamOwned::new(ClientConnection::new(config, name).expect("a client"), socket);
+    let refused = bare.write_all(b"\r\n\r\n").and_then(|()| bare.read(&mut [0; 16]));
+    assert!(refused.is_err(), "{refused:?}");
+    server.stop();
+}
+
+#[test]
+fn sips_comes_and_goes_over_tls_only() {
+    let files = Certificates::new("sips");
+    files.sign("gate", vec![dns("gate.example.net")]);
+    let pbx = Peer::new("127.0.0.1");
+    let server = start(&with_listeners(
+        &format!("{UDP}{}{TCP}", files.listener("tls", "")),
+        &format!("\"sip:{}\"", pbx.address),
+        "",
+    ));
+    let (tls, tcp) = (server.listen()[1], server.listen()[2]);
+    let mut line = files.connect(tls, None);
+    line.send(&over("tls", &request("INVITE", &format!("sips:100@{tls}"), line.address, "s", "", 1, "")));
+    assert!(line.expect("SIP/2.0 4").starts_with("SIP/2.0 480 "), "the PBX is reached by UDP only");
+    let mut open = Line::tcp(tcp);
+    open.send(&over("tcp", &request("INVITE", &format!("sips:100@{tcp}"), open.address, "t", "", 1, "")));
+    assert!(open.expect("SIP/2.0 480 ").contains("Warning: 380 "), "RFC 5630");
+    server.stop();
+}
+
+/// The certificate a listener shows.
+fn shown(files: &Certificates, to: SocketAddr) -> Vec<u8> {
+    let config = Arc::new(files.client(None));
+    let mut tls =
+        ClientConnection::new(config, ServerName::try_from("gate.example.net").expect("a name")).expect("a client");
+    let mut socket = TcpStream::connect(to).expect("connected");
+    while tls.is_handshaking() {
+        tls.complete_io(&mut socket).expect("a handshake");
+    }
+    tls.peer_certificates().expect("shown")[0].to_vec()
+}
+
+#[test]
+fn certificates_are_read_again_with_the_configuration_and_bad_ones_leave_the_old_in_force() {
+    let files = Certificates::new("reload");
+    files.sign("gate", vec![dns("gate.example.net")]);
+    let pbx = Peer::new("127.0.0.1");
+    let text = with_listeners(&format!("{UDP}{}", files.listener("tls", "")), &format!("\"sip:{}\"", pbx.address), "");
+    let file = files.file("sipweir.toml");
+    std::fs::write(&file, &text).expect("written");
+    let config = Config::parse(&text).expect("valid");
+    let server = Server::start(config, Some(Path::new(&file))).unwrap_or_else(|error| panic!("{error}"));
+    let gate = server.listen()[1];
+    // Ports were chosen by the system; a reload must name them.
+    std::fs::write(
+        &file,
+        text.replacen("127.0.0.1:0", &server.listen()[0].to_string(), 1).replacen("127.0.0.1:0", &gate.to_string(), 1),
+    )
+    .expect("written");
+    let mut line = files.connect(gate, None);
+    call_ended_by_pbx(&server, &mut line, "tls", &pbx, "before");
+    let first = shown(&files, gate);
+    files.sign("gate", vec![dns("gate.example.net")]);
+    server.handle().reload().expect("reloaded");
+    wait_for("the new certificate is shown", || shown(&files, gate) != first);
+    let second = shown(&files, gate);
+    std::fs::write(files.file("gate.key"), "no key").expect("written");
+    let refused = server.handle().reload().expect_err("no key").to_string();
+    assert!(refused.contains("listen[1].key") && refused.contains("gate.key"), "{refused}");
+    assert_eq!(shown(&files, gate), second);
+    // Connections that were open know nothing of it.
+    call_ended_by_pbx(&server, &mut line, "tls", &pbx, "after");
+    server.stop();
+}
+
+#[test]
+fn a_pbx_over_tls_must_show_a_certificate_for_its_name() {
+    for (name, answered) in [("pbx.example.net", true), ("other.example.net", false)] {
+        let files = Certificates::new(&format!("pbx-{answered}"));
+        files.sign("gate", vec![dns("gate.example.net")]);
+        files.sign("pbx", vec![dns("pbx.example.net")]);
+        let (caller, pbx) = (Peer::new("127.0.0.1"), TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let ca = format!("[tls]\nca = \"{}\"\n", files.file("ca.pem").display());
+        let pbx_uri = format!("\"sips:{}\"", pbx.local_addr().expect("bound"));
+        let listeners = format!("{ca}{UDP}{}", files.listener("tls", ""));
+        let server = start(&with_listeners(&listeners, &pbx_uri, &format!("tls_name = \"{name}\"")));
+        let gate = server.listen()[0];
+        caller.send(gate, request("INVITE", &format!("sip:100@{gate}"), caller.address, "t", "", 1, "").as_bytes());
+        let (socket, _) = pbx.accept().expect("a connection");
+        let chain = vec![CertificateDer::from_pem_file(files.file("pbx.pem")).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_file(files.file("pbx.key")).expect("a key");
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has them")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a pair");
+        let tls = rustls::ServerConnection::new(Arc::new(config)).expect("a server");
+        if answered {
+            let mut line = Line::over(socket, |socket| Box::new(StreamOwned::new(tls, socket)));
+            let text = line.expect("INVITE ");
+            assert!(text.contains("Via: SIP/2.0/TLS"), "{text}");
+            answer(&mut line, &text, "486 Busy Here");
+            caller.expect("SIP/2.0 486 ");
+        } else {
+            let mut stream = StreamOwned::new(tls, socket);
+            assert!(stream.read(&mut [0; 64]).is_err(), "the gate hangs up on a stranger");
+            caller.expect("SIP/2.0 5");
+        }
+        server.stop();
+    }
+}
+
+// --- WebSocket -----------------------------------------------------------------------------------------------------------
+
+/// A browser's side of a WebSocket: octets out are messages.
+struct Web<S: Read + Write>(tungstenite::WebSocket<S>);
+
+impl<S: Read + Write> Read for Web<S> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read() {
+            Ok(WebMessage::Close(_)) | Err(tungstenite::Error::ConnectionClosed) => Ok(0),
+            Ok(message) => {
+                let data = message.into_data();
+                into[..data.len()].copy_from_slice(&data);
+                Ok(data.len())
+            }
+            Err(tungstenite::Error::Io(error)) => Err(error),
+            Err(error) => Err(std::io::Error::other(error)),
+        }
+    }
+}
+
+impl<S: Read + Write> Write for Web<S> {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        let text = std::str::from_utf8(octets).expect("text");
+        self.0.send(WebMessage::text(text)).map_err(std::io::Error::other)?;
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().map_err(std::io::Error::other)
+    }
+}
+
+fn web<S: Read + Write + Send + 'static>(
+    stream: S,
+    to: SocketAddr,
+    subprotocol: Option<&'static str>,
+) -> Option<Box<dyn Octets>> {
+    let mut request = format!("ws://{to}/").into_client_request().expect("a request");
+    if let Some(name) = subprotocol {
+        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(name));
+    }
+    let (socket, response) = tungstenite::client(request, stream).ok()?;
+    assert_eq!(response.headers().get("Sec-WebSocket-Protocol"), Some(&HeaderValue::from_static("sip")));
+    Some(Box::new(Web(socket)))
+}
+
+#[test]
+fn a_browser_calls_over_websocket_and_is_called_back_over_it() {
+    let files = Certificates::new("web");
+    files.sign("gate", vec![dns("gate.example.net")]);
+    let pbx = Peer::new("127.0.0.1");
+    for transport in ["ws", "wss"] {
+        let listener =
+            if transport == "ws" { "[[listen]]\nuri = \"ws:127.0.0.1:0\"\n".into() } else { files.listener("wss", "") };
+        let server = start(&with_listeners(&format!("{UDP}{listener}"), &format!("\"sip:{}\"", pbx.address), ""));
+        let gate = server.listen()[1];
+        let mut line = Line::over(TcpStream::connect(gate).expect("connected"), |socket| {
+            if transport == "ws" {
+                return web(socket, gate, Some("sip")).expect("it opens");
+            }
+            let name = ServerName::try_from("gate.example.net").expect("a name");
+            let tls = ClientConnection::new(Arc::new(files.client(None)), name).expect("a client");
+            web(StreamOwned::new(tls, socket), gate, Some("sip")).expect("it opens")
+        });
+        // A browser has no address to tell (RFC 7118 5): its Contact is a name nobody can look up.
+        let uri = format!("sip:100@{gate}");
+        line.send(
+            &over(transport, &request("INVITE", &uri, line.address, "w", "", 1, ""))
+                .replace(&format!("sip:a@{}", line.address), "sip:a@df7jal23ls0d.invalid"),
+        );
+        let (invite, from) = pbx.expect("INVITE ");
+        assert!(invite.contains(&format!("Via: SIP/2.0/{}", transport.to_uppercase())), "{invite}");
+        pbx.reply(&invite, "200 OK", from);
+        let ok = line.expect("SIP/2.0 200 ");
+        let target = format!("sip:pbx@{}", pbx.address);
+        line.send(&over(transport, &request("ACK", &target, line.address, "w", ";tag=pbx", 1, &route_of(&ok))));
+        pbx.expect("ACK ");
+        let recorded = invite.split("\r\n").filter(|line| line.starts_with("Record-Route:"));
+        let routes: String = recorded.map(|line| format!("{}\r\n", line.replace("Record-Route", "Route"))).collect();
+        let bye = request("BYE", "sip:a@df7jal23ls0d.invalid;transport=ws", pbx.address, "w", ";tag=a", 1, &routes)
+            .replace(
+                "From: <sip:a@x>;tag=aw\r\nTo: <sip:100@x>;tag=a",
+                "From: <sip:100@x>;tag=pbx\r\nTo: <sip:a@x>;tag=aw",
+            );
+        pbx.send(from, bye.as_bytes());
+        assert!(line.expect("BYE ").contains("Call-ID: w"));
+        // Another protocol, or none, is turned away.
+        for name in [None, Some("mqtt")] {
+            if transport == "ws" {
+                assert!(web(TcpStream::connect(gate).expect("connected"), gate, name).is_none(), "{name:?}");
+            }
+        }
+        server.stop();
+    }
+}
+
+// --- time ----------------------------------------------------------------------------------------------------------------
+
+/// The connections of a shard without a shard: the test is the clock.
+struct Bench {
+    poll: mio::Poll,
+    streams: sipweir::transport::stream::Streams,
+    address: SocketAddr,
+    got: Vec<String>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let poll = mio::Poll::new().expect("a queue");
+        let bound = sipweir::transport::stream::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let address = bound.local_addr().expect("bound");
+        let config = Config::parse(&with_listeners(TCP, "\"sip:127.0.0.9:5060;transport=tcp\"", "")).expect("valid");
+        let registry = poll.registry().try_clone().expect("a queue");
+        let streams = sipweir::transport::stream::Streams::new(registry, vec![Some(bound)], &config, Arc::default());
+        Self { poll, streams: streams.expect("registered"), address, got: Vec::new() }
+    }
+
+    /// What the shard does at that second, until so many connections are open and messages have come.
+    fn until(&mut self, second: u64, open: usize, messages: usize) {
+        let now = sipweir::time::Instant::from_micros(second * 1_000_000);
+        let mut notices = mio::Events::with_capacity(16);
+        for _ in 0..500 {
+            self.poll.poll(&mut notices, Some(Duration::from_millis(10))).expect("polled");
+            for notice in &notices {
+                self.streams.take(now, notice);
+            }
+            let got = &mut self.got;
+            self.streams.receive(now, |_, _, _, payload| got.push(String::from_utf8_lossy(payload).into_owned()));
+            self.streams.handle_timeout(now);
+            self.streams.flush(now);
+            if (self.streams.counts().open, self.got.len()) == (open, messages) {
+                return;
+            }
+        }
+        panic!("at {second} s: {:?}, {} messages", self.streams.counts(), self.got.len());
+    }
+
+    fn closed(&self, reason: sipweir::transport::stream::Closed) -> u64 {
+        self.streams.counts().closed[reason as usize]
+    }
+}
+
+#[test]
+fn a_connection_has_ten_seconds_for_a_message_thirty_for_its_first_and_fifteen_minutes_between_two() {
+    use sipweir::transport::stream::Closed;
+    let mut bench = Bench::new();
+    let message = "OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n";
+    let (mut idle, mut slow, mut good) = (Line::tcp(bench.address), Line::tcp(bench.address), Line::tcp(bench.address));
+    good.send(message);
+    bench.until(100, 3, 1);
+    // One octet a second keeps nothing open.
+    for second in 101..110 {
+        slow.send("O");
+        bench.until(second, 3, 1);
+    }
+    bench.until(111, 2, 1);
+    assert_eq!((bench.closed(Closed::Slow), slow.next("x")), (1, None));
+    bench.until(131, 1, 1);
+    assert_eq!((bench.closed(Closed::Idle), idle.next("x")), (1, None));
+    good.send(message);
+    bench.until(900, 1, 2);
+    bench.until(1_799, 1, 2);
+    bench.until(1_801, 0, 2);
+    assert_eq!((bench.closed(Closed::Idle), good.next("x")), (2, None));
+}
+
+#[test]
+fn who_does_not_read_is_closed_and_costs_no_more_than_its_share() {
+    use sipweir::outbox::Transmit;
+    use sipweir::transport::udp::Sent;
+    let mut bench = Bench::new();
+    let mut deaf = Line::tcp(bench.address);
+    deaf.send("OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n");
+    bench.until(1, 1, 1);
+    let payload = vec![b'x'; 60_000];
+    let client = sipweir::store::Key { index: 7, generation: 1 };
+    let now = sipweir::time::Instant::from_micros(2_000_000);
+    let mut sent = 0;
+    while sent < 1_000 {
+        let transmit = Transmit {
+            listener: 0,
+            destination: deaf.address,
+            connect: 0,
+            payload: &payload,
+            method: sipweir::sip::Method::Options,
+            client,
+        };
+        if bench.streams.send(now, &transmit) != Sent::Yes {
+            break;
+        }
+        bench.streams.flush(now);
+        sent += 1;
+    }
+    assert!(sent < 1_000, "what waits for one connection has a bound");
+    assert_eq!(bench.closed(sipweir::transport::stream::Closed::Full), 1);
+    assert_eq!(bench.streams.pop_failed(), Some(client), "whose request was not sent is told");
+}
