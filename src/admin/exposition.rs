@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use crate::licence::standing::TRIAL_CODE;
 use crate::licence::{Standing, Wanted};
 use crate::metrics::{Counters, Direction, Histogram};
-use crate::proxy::Load;
+use crate::proxy::{Load, PeerView};
 use crate::server::{Node, Published};
 use crate::transport::stream::{Closed, Counts};
 
@@ -24,6 +24,7 @@ pub(super) struct Exposition {
     counters: Counters,
     load: Load,
     streams: Counts,
+    peers: Vec<PeerView>,
 }
 
 impl Exposition {
@@ -31,12 +32,25 @@ impl Exposition {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         with_local_recorder(&recorder, describe);
-        Self { recorder, handle, counters: Counters::default(), load: Load::default(), streams: Counts::default() }
+        Self {
+            recorder,
+            handle,
+            counters: Counters::default(),
+            load: Load::default(),
+            streams: Counts::default(),
+            peers: Vec::new(),
+        }
     }
 
     /// A new copy of the shard's counters.
     pub(super) fn take(&mut self, published: Published) {
-        (self.counters, self.load, self.streams) = (published.counters, published.load, published.streams);
+        (self.counters, self.load) = (published.counters, published.load);
+        (self.streams, self.peers) = (published.streams, published.peers);
+    }
+
+    /// The addresses of targets, as they were when the shard last told.
+    pub(super) fn peers(&self) -> &[PeerView] {
+        &self.peers
     }
 
     /// The text.
@@ -104,6 +118,14 @@ impl Exposition {
             counter!("sipweir_drops_total", "reason" => reason).absolute(count);
         }
         counter!("sipweir_retransmissions_total").absolute(self.counters.retransmissions);
+        for peer in &self.peers {
+            let labels = [("target", peer.target.to_string()), ("address", peer.address.clone())];
+            let takes_calls = peer.is_up && !peer.is_drained && !peer.is_resting;
+            gauge!("sipweir_target_up", &labels).set(if peer.is_up { 1 } else { 0 });
+            gauge!("sipweir_target_available", &labels).set(if takes_calls { 1 } else { 0 });
+            gauge!("sipweir_target_calls", &labels).set(peer.calls);
+            counter!("sipweir_target_failures_total", &labels).absolute(peer.failures);
+        }
         let streams = &self.streams;
         gauge!("sipweir_connections").set(streams.open as f64);
         for (how, count) in
@@ -213,6 +235,13 @@ fn describe() {
     describe_counter!("sipweir_responses_total", "Responses received and sent, copies included");
     describe_counter!("sipweir_drops_total", "Datagrams that went no further");
     describe_counter!("sipweir_retransmissions_total", "Copies of requests absorbed or answered from memory");
+    describe_gauge!("sipweir_target_up", "1 while an address of a target answers, as far as is known");
+    describe_gauge!(
+        "sipweir_target_available",
+        "1 while it gets new calls: up, not draining, not resting after a Retry-After"
+    );
+    describe_gauge!("sipweir_target_calls", "Calls in progress at an address of a target");
+    describe_counter!("sipweir_target_failures_total", "Calls and probes that failed at an address of a target");
     describe_gauge!("sipweir_connections", "Connections open (TCP, TLS, WebSocket)");
     describe_counter!(
         "sipweir_connections_total",

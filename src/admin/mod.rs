@@ -20,7 +20,7 @@ use crate::server::licensing;
 use crate::server::{Handle, Published};
 use crate::sinks;
 use exposition::Exposition;
-use view::{CallsView, Problem, View};
+use view::{CallsView, Peer, Problem, View};
 
 /// Calls listed at most in one answer.
 const CALLS_MAX: usize = 10_000;
@@ -82,6 +82,8 @@ fn routes(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/pools", get(pools))
+        .route("/api/v1/targets", get(targets))
+        .route("/api/v1/targets/{name}/drain", post(drain))
         .route("/api/v1/calls", get(calls))
         .route("/api/v1/events", get(events))
         .route("/api/v1/explain", get(explained))
@@ -92,7 +94,8 @@ fn routes(admin: Arc<Admin>) -> Router {
 
 async fn index() -> &'static str {
     "sipweir\n\n/metrics         Prometheus text\n/healthz         200 while the process lives\n/readyz          200 while it takes calls\n\
-     /api/v1/pools    pools, services and trunks\n/api/v1/calls    calls in progress (?pool= &service= &trunk= &limit=)\n\
+     /api/v1/pools    pools, services and trunks\n/api/v1/targets  addresses of targets, and which of them live\n\
+     /api/v1/targets/NAME/drain  POST: no new calls to a URI of it (?uri= &on=true|false)\n/api/v1/calls    calls in progress (?pool= &service= &trunk= &limit=)\n\
      /api/v1/events   the last events\n/api/v1/explain  what would happen to a call (?trunk= &number=)\n\
      /api/v1/sinks/NAME/test  POST: send a test to a sink\n\
      /api/v1/reload   POST: read the configuration again\n"
@@ -113,6 +116,31 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn pools(State(admin): State<Arc<Admin>>) -> Json<View> {
     Json(View::of(admin.handle.node()))
+}
+
+async fn targets(State(admin): State<Arc<Admin>>) -> Json<Vec<Peer>> {
+    let exposition = admin.exposition.lock().unwrap_or_else(PoisonError::into_inner);
+    Json(exposition.peers().iter().map(Peer::from).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainQuery {
+    uri: String,
+    on: bool,
+}
+
+async fn drain(State(admin): State<Arc<Admin>>, Path(name): Path<String>, Query(query): Query<DrainQuery>) -> Response {
+    let config = admin.handle.node().config();
+    let is_it = |target: &&crate::config::Target| *target.name == *name;
+    let target = config.targets.iter().find(is_it);
+    if !target.is_some_and(|target| target.uris.iter().any(|uri| *uri.text == *query.uri)) {
+        return (StatusCode::NOT_FOUND, Json(Problem::no_uri(&config, &name, &query.uri))).into_response();
+    }
+    match admin.handle.drain(&name, &query.uri, query.on) {
+        Ok(()) => Json(serde_json::json!({ "target": name, "uri": query.uri, "draining": query.on })).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    }
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::proxy::PeerView;
 use crate::server::Node;
 
 /// An error, for programs.
@@ -19,10 +20,56 @@ impl Problem {
         Self { problem: format!("there is no sink {sink:?}; known are {}", known.join(", ")) }
     }
 
+    /// The target has no such URI, or there is no such target.
+    pub fn no_uri(config: &Config, target: &str, uri: &str) -> Self {
+        let Some(known) = config.targets.iter().find(|known| *known.name == *target) else {
+            let known: Vec<&str> = config.targets.iter().map(|target| &*target.name).collect();
+            return Self { problem: format!("there is no target {target:?}; known are {}", known.join(", ")) };
+        };
+        let known: Vec<&str> = known.uris.iter().map(|uri| &*uri.text).collect();
+        Self { problem: format!("target {target:?} has no URI {uri:?}; it has {}", known.join(", ")) }
+    }
+
     /// The trunk is not configured.
     pub fn no_trunk(config: &Config, trunk: &str) -> Self {
         let known: Vec<&str> = config.trunks.iter().map(|trunk| &*trunk.name).collect();
         Self { problem: format!("there is no trunk {trunk:?}; known are {}", known.join(", ")) }
+    }
+}
+
+/// An address of a target.
+#[derive(Serialize, Deserialize, Debug)]
+pub struct Peer {
+    /// Its target.
+    pub target: String,
+    /// The URI that leads there.
+    pub uri: String,
+    /// Its transport and address.
+    pub address: String,
+    /// `up`, `down`, `resting` (it asked for peace by Retry-After) or `draining`.
+    pub state: String,
+    /// Calls in progress there.
+    pub calls: u32,
+    /// Calls and probes that failed there.
+    pub failures: u64,
+}
+
+impl From<&PeerView> for Peer {
+    fn from(peer: &PeerView) -> Self {
+        let state = match (peer.is_drained, peer.is_up, peer.is_resting) {
+            (true, ..) => "draining",
+            (false, false, _) => "down",
+            (false, true, true) => "resting",
+            (false, true, false) => "up",
+        };
+        Self {
+            target: peer.target.to_string(),
+            uri: peer.uri.to_string(),
+            address: peer.address.clone(),
+            state: state.into(),
+            calls: peer.calls,
+            failures: peer.failures,
+        }
     }
 }
 

@@ -40,6 +40,10 @@ pub enum EventKind {
     TrunkLimit,
     /// A trunk that was at its limit has room again.
     TrunkLimitOver,
+    /// An address of a target does not answer.
+    TargetDown,
+    /// It answers again.
+    TargetUp,
     /// The node has more work than time and refuses some new calls.
     Overload,
     /// No call was refused for overload for a second.
@@ -74,12 +78,14 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
         Self::TrunkLimit,
         Self::TrunkLimitOver,
+        Self::TargetDown,
+        Self::TargetUp,
         Self::Overload,
         Self::OverloadOver,
         Self::LicenceMissing,
@@ -105,6 +111,8 @@ impl EventKind {
             Self::PoolRecovered => "pool_recovered",
             Self::TrunkLimit => "trunk_limit",
             Self::TrunkLimitOver => "trunk_limit_over",
+            Self::TargetDown => "target_down",
+            Self::TargetUp => "target_up",
             Self::Overload => "overload",
             Self::OverloadOver => "overload_over",
             Self::LicenceMissing => "licence_missing",
@@ -130,6 +138,7 @@ impl EventKind {
                 Severity::Warning
             }
             Self::PoolExhausted
+            | Self::TargetDown
             | Self::Overload
             | Self::ConfigRefused
             | Self::LicenceMissing
@@ -137,6 +146,7 @@ impl EventKind {
             | Self::ServiceUnlicensed => Severity::Critical,
             Self::SinkRecovered
             | Self::TrunkLimitOver
+            | Self::TargetUp
             | Self::PoolRecovered
             | Self::OverloadOver
             | Self::ConfigReloaded
@@ -157,6 +167,8 @@ impl EventKind {
             }
             Self::TrunkLimit => "a trunk has max_calls calls, and another one was refused",
             Self::TrunkLimitOver => "a trunk is below 70 % of max_calls again; says how many calls were refused",
+            Self::TargetDown => "an address of a target failed down_after times in a row: calls go elsewhere",
+            Self::TargetUp => "an address of a target answers again; says how many calls and probes failed meanwhile",
             Self::Overload => "the node has more work than time: some new calls get 503, calls in progress go on",
             Self::OverloadOver => "no call was refused for overload for a second; says how many were",
             Self::LicenceMissing => "no licence in force for a product or feature that is configured",
@@ -185,7 +197,8 @@ impl EventKind {
             Self::TrunkLimit => {
                 "see whether the carrier sends more than agreed; raise max_calls if the PBX can take it"
             }
-            Self::TrunkLimitOver => "nothing",
+            Self::TargetDown => "see whether it runs and can be reached; sipweir targets shows all of them",
+            Self::TrunkLimitOver | Self::TargetUp => "nothing",
             Self::PoolRecovered | Self::OverloadOver | Self::LicenceInForce | Self::LicenceChanged => "nothing",
             Self::Overload => "find out who calls so much (sipweir_trunk_calls); give the node a faster core",
             Self::LicenceMissing | Self::ServiceUnlicensed => "sipweir licence status says what; order and install it",
@@ -207,12 +220,14 @@ impl EventKind {
             Self::PoolNearFull
             | Self::PoolExhausted
             | Self::TrunkLimit
+            | Self::TargetDown
             | Self::Overload
             | Self::LicenceMissing
             | Self::ServiceUnlicensed
             | Self::SinkFailing => true,
             Self::PoolRecovered
             | Self::TrunkLimitOver
+            | Self::TargetUp
             | Self::OverloadOver
             | Self::LicenceInForce
             | Self::LicenceExpiring
@@ -232,6 +247,7 @@ impl EventKind {
         match self {
             Self::PoolRecovered => &[Self::PoolNearFull, Self::PoolExhausted],
             Self::TrunkLimitOver => &[Self::TrunkLimit],
+            Self::TargetUp => &[Self::TargetDown],
             Self::OverloadOver => &[Self::Overload],
             Self::LicenceInForce => &[Self::LicenceMissing],
             Self::ServiceLicensed => &[Self::ServiceUnlicensed],
@@ -239,6 +255,7 @@ impl EventKind {
             Self::PoolNearFull
             | Self::PoolExhausted
             | Self::TrunkLimit
+            | Self::TargetDown
             | Self::Overload
             | Self::LicenceMissing
             | Self::LicenceExpiring
@@ -309,6 +326,13 @@ impl fmt::Display for Event {
             EventKind::TrunkLimitOver => write!(
                 f,
                 "trunk {subject}: {in_use} of {capacity} calls again after {}.{} s; {refused} calls refused meanwhile",
+                lasted_ms / 1000,
+                lasted_ms % 1000 / 100,
+            ),
+            EventKind::TargetDown => write!(f, "target {subject}: {detail}"),
+            EventKind::TargetUp => write!(
+                f,
+                "target {subject}: answers again after {}.{} s; {refused} calls and probes failed meanwhile",
                 lasted_ms / 1000,
                 lasted_ms % 1000 / 100,
             ),

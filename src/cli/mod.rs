@@ -8,6 +8,7 @@ mod issue;
 mod licence;
 mod run;
 mod show;
+mod targets;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::Demo),
     /// Show the pools, services and trunks of a running node
     Pools(show::Pools),
+    /// Show the targets of a running node, or drain one
+    Targets(targets::Targets),
     /// List the calls in progress on a running node
     Calls(show::Calls),
     /// List the last events of a running node, or every event there can be
@@ -59,6 +62,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Demo(demo) => demo.run(),
             Command::Pools(pools) => pools.run(),
+            Command::Targets(targets) => targets.run(),
             Command::Calls(calls) => calls.run(),
             Command::Events(events) => events.run(),
             Command::Explain(explain) => explain.run(),

@@ -9,10 +9,11 @@ use super::licences::{check_licensing, read_licensed, read_licensing};
 use super::listen::read_listen;
 use super::services::read_services;
 use super::sinks::read_sinks;
-use super::{Cidr, Config, Limits, Listen, Pool, Problem, Target, TargetUri, Trunk, UnknownSource};
+use super::targets::{check_ways, read_targets};
+use super::{Cidr, Config, Limits, Pool, Problem, Trunk, UnknownSource};
 use crate::alert::Thresholds;
 use crate::pool::PoolSettings;
-use crate::sip::{Host, Scheme, Uri};
+use crate::sip::Host;
 use crate::transaction::timer::Lengths;
 
 /// Entries of one kind.
@@ -93,20 +94,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
     let limits = read_limits(root, problems);
     let trunks = read_trunks(root, problems);
     let targets = read_targets(root, problems);
-    for (at, target) in targets.iter().enumerate() {
-        check_ways(problems, (at, target), &listen);
-        let is_here = |uri: &&TargetUri| {
-            listen.iter().any(|listen| (listen.address, listen.transport) == (uri.address, uri.transport))
-        };
-        if let Some(uri) = target.uris.iter().find(is_here) {
-            let what = format!("\"sip:{}\" is this node itself", uri.host_port);
-            problems.add(
-                format!("target[{at}].uri"),
-                what,
-                "write the address of the PBX: a call to ourselves is a loop",
-            );
-        }
-    }
+    check_ways(problems, &targets, &listen);
     let pools = read_pools(root, problems);
     let services = read_services(root, problems, (&trunks, &targets, &pools), longest_call);
     let licensing = read_licensing(root, problems);
@@ -292,25 +280,6 @@ fn read_identities(section: &mut Section, problems: &mut Problems, trunks: &[Tru
     identities
 }
 
-/// Every address of a target needs a listener that can send there.
-fn check_ways(problems: &mut Problems, (at, target): (usize, &Target), listen: &[Listen]) {
-    for uri in &target.uris {
-        let is_way =
-            |listen: &&Listen| listen.transport == uri.transport && listen.address.is_ipv4() == uri.address.is_ipv4();
-        if !listen.is_empty() && listen.iter().find(is_way).is_none() {
-            let family = if uri.address.is_ipv4() { "IPv4" } else { "IPv6" };
-            problems.add(
-                format!("target[{at}].uri"),
-                format!(
-                    "\"sip:{}\" cannot be reached: no [[listen]] has {} over {family}",
-                    uri.host_port, uri.transport
-                ),
-                format!("add a [[listen]] with uri = \"{}:…\", or name another way to the target", uri.transport),
-            );
-        }
-    }
-}
-
 fn parse_cidr(text: &str) -> Option<Cidr> {
     let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse::<u8>().ok()?)),
@@ -319,76 +288,6 @@ fn parse_cidr(text: &str) -> Option<Cidr> {
     let most = if address.is_ipv4() { 32 } else { 128 };
     let bits = bits.unwrap_or(most);
     (bits <= most).then_some(Cidr { address, bits })
-}
-
-fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<Target> {
-    let (mut targets, mut seen) = (Vec::new(), BTreeMap::new());
-    let sections = sections_bounded(root, problems, "target");
-    if sections.is_empty() {
-        problems.add("target", "there is none", "add a [[target]] with the address of the PBX");
-    }
-    for mut section in sections {
-        let name = read_name(&mut section, problems, &mut seen);
-        let mut uris = Vec::new();
-        match section.strings(problems, "uri") {
-            None => problems.add(section.key("uri"), "is missing", "write uri = [\"sip:10.0.0.10:5060\"]"),
-            Some(texts) if texts.is_empty() || texts.len() > 16 => {
-                problems.add(section.key("uri"), format!("{} URIs", texts.len()), "write 1 to 16 of them");
-            }
-            Some(texts) => {
-                for text in texts {
-                    match target_uri(&text) {
-                        Ok(uri) => uris.push(uri),
-                        Err(cure) => {
-                            problems.add(section.key("uri"), format!("{text:?} is no place to send calls to"), cure)
-                        }
-                    }
-                }
-            }
-        }
-        let tls_name = section.string(problems, "tls_name").map(String::into_boxed_str);
-        if let Some(name) = tls_name.as_deref().filter(|name| Host::parse(name.as_bytes()).is_none()) {
-            let what = format!("{name:?} is no host");
-            problems.add(section.key("tls_name"), what, "write the name in the target's certificate");
-        }
-        let silence = section.number(problems, "silence_ms", 100..=60_000).unwrap_or(5_000);
-        let rewrite = match section.string(problems, "request_uri").as_deref() {
-            None | Some("target") => true,
-            Some("keep") => false,
-            Some(other) => {
-                problems.add(
-                    section.key("request_uri"),
-                    format!("{other:?} is unknown"),
-                    "write \"target\" or \"keep\"",
-                );
-                true
-            }
-        };
-        let history_info = section.flag(problems, "history_info").unwrap_or(true);
-        let diversion = section.flag(problems, "diversion").unwrap_or(true);
-        section.finish(problems);
-        let silence = Duration::from_millis(u64::from(silence));
-        targets.push(Target { name: name.into(), uris, tls_name, silence, rewrite, history_info, diversion });
-    }
-    targets
-}
-
-fn target_uri(text: &str) -> Result<TargetUri, &'static str> {
-    let uri = Uri::parse(text.as_bytes()).ok_or("write it as \"sip:10.0.0.10:5060\"")?;
-    if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
-        return Err("calls go to sip: and sips: URIs; write \"sip:…\"");
-    }
-    let transport = uri.transport().map_err(|_| "write ;transport=udp, tcp or tls, or leave it out")?;
-    let (transport, is_fixed) = (transport.unwrap_or_default(), transport.is_some());
-    if transport.is_web_socket() {
-        return Err("nobody can connect to a WebSocket client; write ;transport=tcp or tls");
-    }
-    let address = uri.socket_addr().ok_or("this version looks up no host names; write the address")?;
-    if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
-        return Err("write an address and port of one host");
-    }
-    let host_port = format!("{}{}", &text[uri.host_port_range()], transport.uri_parameter());
-    Ok(TargetUri { address, transport, is_fixed, host_port: host_port.into() })
 }
 
 fn read_pools(root: &mut Section, problems: &mut Problems) -> Vec<Pool> {
@@ -494,7 +393,7 @@ overflow = [{ route = "voicemail" }, { reject = 486 }]
         one(
             "sip:10.0.0.10:5060",
             "sip:10.0.0.10:5060;transport=ws",
-            "target[0].uri: \"sip:10.0.0.10:5060;transport=ws\" is no place to send calls to; nobody can connect to a WebSocket client; write ;transport=tcp or tls",
+            "target[0].uri[0]: \"sip:10.0.0.10:5060;transport=ws\" is no place to send calls to; nobody can connect to a WebSocket client; write ;transport=tcp or tls",
         );
         one(
             "udp:192.0.2.10:5060",
@@ -514,12 +413,12 @@ overflow = [{ route = "voicemail" }, { reject = 486 }]
         one(
             "sip:10.0.0.10:5060",
             "http://x",
-            "target[0].uri: \"http://x\" is no place to send calls to; calls go to sip: and sips: URIs; write \"sip:…\"",
+            "target[0].uri[0]: \"http://x\" is no place to send calls to; calls go to sip: and sips: URIs; write \"sip:…\"",
         );
         one(
             "sip:10.0.0.10:5060",
             "10.0.0.10",
-            "target[0].uri: \"10.0.0.10\" is no place to send calls to; write it as \"sip:10.0.0.10:5060\"",
+            "target[0].uri[0]: \"10.0.0.10\" is no place to send calls to; write it as \"sip:10.0.0.10:5060\"",
         );
         one(
             "target = \"pbx\"",

@@ -158,6 +158,35 @@ impl Section {
         }
     }
 
+    /// A list of numbers; one alone is a list of one.
+    pub(super) fn numbers(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Option<Vec<u32>> {
+        let values = match self.take(key)? {
+            Value::Array(values) => values,
+            single => vec![single],
+        };
+        let mut numbers = Vec::new();
+        for value in values {
+            match value
+                .as_integer()
+                .and_then(|number| u32::try_from(number).ok())
+                .filter(|number| range.contains(number))
+            {
+                Some(number) => numbers.push(number),
+                None => problems.add(
+                    self.key(key),
+                    format!("{value} is no whole number from {} to {}", range.start(), range.end()),
+                    "write a list such as [200, 404]",
+                ),
+            }
+        }
+        Some(numbers)
+    }
+
     pub(super) fn section(&mut self, problems: &mut Problems, key: &'static str) -> Option<Self> {
         match self.take(key)? {
             Value::Table(table) => Some(Self::new(self.key(key), table)),

@@ -9,6 +9,7 @@ mod listen;
 mod plan;
 mod services;
 mod sinks;
+mod targets;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -109,17 +110,57 @@ pub struct Trunk {
     pub relay: bool,
 }
 
-/// One address of a target.
+/// One URI of a target.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TargetUri {
-    /// Where to send.
-    pub address: SocketAddr,
-    /// By what.
-    pub transport: Transport,
-    /// Whether the URI says by what: then a large request goes no other way (RFC 3261 §18.1.1).
-    pub is_fixed: bool,
+    /// As it is written.
+    pub text: Box<str>,
+    /// Where to send, when the host is an address.
+    pub address: Option<SocketAddr>,
+    /// The host, lower case.
+    pub host: Box<str>,
+    /// The port, when written.
+    pub port: Option<u16>,
+    /// By what, when it says so; then a large request goes no other way (RFC 3261 §18.1.1).
+    pub transport: Option<Transport>,
     /// Host, port and transport as the Request-URI says them.
     pub host_port: Box<str>,
+    /// Lower ones are tried first.
+    pub priority: u16,
+    /// Its share among those of its priority.
+    pub weight: u16,
+    /// It gets no new calls.
+    pub drain: bool,
+}
+
+/// How to choose among addresses of one priority.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Balance {
+    /// In turn, each as often as its weight says.
+    Weight,
+    /// The one with the fewest calls for its weight.
+    Calls,
+}
+
+/// OPTIONS sent to see whether an address lives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Probe {
+    /// From one to the next.
+    pub interval: Duration,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// The answers that say it lives; by default any but 408 and 5xx.
+    pub accept: Option<Vec<u16>>,
+}
+
+impl Probe {
+    /// Whether an answer says that the address lives.
+    pub fn accepts(&self, status: u16) -> bool {
+        match &self.accept {
+            Some(statuses) => statuses.contains(&status),
+            None => status != 408 && !(500..600).contains(&status),
+        }
+    }
 }
 
 /// A place calls go.
@@ -127,7 +168,7 @@ pub struct TargetUri {
 pub struct Target {
     /// Its name.
     pub name: Box<str>,
-    /// Tried in this order.
+    /// Its URIs.
     pub uris: Vec<TargetUri>,
     /// The name its certificate must bear, when not the URI's host.
     pub tls_name: Option<Box<str>>,
@@ -139,6 +180,14 @@ pub struct Target {
     pub history_info: bool,
     /// Whether an overflowed call carries Diversion (RFC 5806).
     pub diversion: bool,
+    /// How to choose among addresses of one priority.
+    pub balance: Balance,
+    /// Whether and how its addresses are probed.
+    pub probe: Option<Probe>,
+    /// So many failures in a row take an address down.
+    pub down_after: u8,
+    /// So many probes answered in a row bring it up again.
+    pub up_after: u8,
 }
 
 /// A pool of channels.

@@ -108,6 +108,8 @@ pub(super) struct Call {
     pub(super) caller: Hop,
     /// The way to the callee.
     pub(super) callee: Hop,
+    /// The target's address it was sent to.
+    pub(super) peer: u16,
 }
 
 impl Call {

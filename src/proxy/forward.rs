@@ -186,6 +186,8 @@ impl Attempt {
             is_silent: false,
             holds: None,
             cancels,
+            peer: super::health::NO_PEER,
+            is_probe: false,
         }
     }
 }
@@ -203,8 +205,8 @@ impl Proxy {
         hop: Hop,
         silence: Option<Duration>,
         changes: &Changes<'_>,
-    ) {
-        let Some(transaction) = self.transactions.server(server) else { return };
+    ) -> Key {
+        let Some(transaction) = self.transactions.server(server) else { return Key::NONE };
         let (source, listener_in) = (transaction.source, transaction.reply.listener);
         let (method, call) = (transaction.context.method, transaction.context.call);
         let attempt = Attempt::new((server, call), identity(&self.secret, found, found.cseq.method), Key::NONE);
@@ -216,6 +218,7 @@ impl Proxy {
         self.transactions.start_client(env!(self, now), client, silence, |out| {
             write(out, router, message, found, source, (listener_in, hop), &branch, changes);
         });
+        client
     }
 
     /// Sends a 2xx's ACK on: it belongs to no transaction (§16.11, §17.1.1.3).

@@ -38,6 +38,15 @@ pub enum Input<'a> {
     },
     /// The operator changed the configuration.
     Reload(Arc<Config>),
+    /// The operator wants no new calls to a URI of a target, or wants them again.
+    Drain {
+        /// The target's name.
+        target: &'a str,
+        /// The URI as the configuration writes it.
+        uri: &'a str,
+        /// Whether it gets no new calls.
+        is_drained: bool,
+    },
 }
 
 /// Something is to be done.

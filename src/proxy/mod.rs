@@ -10,8 +10,10 @@
 mod brake;
 mod call;
 mod forward;
+mod health;
 mod io;
 mod opening;
+mod probe;
 mod request;
 mod response;
 
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use health::PeerView;
 pub use io::{Input, Output};
 
 use crate::alert::Event;
@@ -36,6 +39,7 @@ use crate::transaction::timer::{Lengths, Timer};
 use crate::transaction::{self, Due, Outcome, Transactions};
 use brake::Brake;
 use call::Call;
+use health::Health;
 
 /// Timers fired in one go; datagrams get their turn between batches.
 const TIMERS: usize = 1024;
@@ -73,11 +77,11 @@ struct Context {
 struct Plan {
     router: Arc<Router>,
     service: usize,
-    /// The target being tried, and which of its URIs comes next.
+    /// The target being tried, and which of its addresses were, a bit each.
     target: usize,
-    next_uri: usize,
-    /// Whether that one is tried over TCP, the request being too large for UDP.
-    is_stream_tried: bool,
+    tried: u64,
+    /// The address that is tried over TCP, the request being too large for UDP; UDP comes next.
+    again: Option<usize>,
     /// The overflow step that comes next.
     next_step: usize,
     /// Why the overflow plan was taken.
@@ -106,6 +110,9 @@ struct Attempt {
     holds: Option<PoolId>,
     /// The INVITE's client transaction when this is its CANCEL.
     cancels: Key,
+    /// Whose answer it waits for, when that is an address of a target.
+    peer: u16,
+    is_probe: bool,
 }
 
 /// Whether an attempt was cancelled.
@@ -136,6 +143,7 @@ pub struct Proxy {
     scratch: Vec<u8>,
     counters: Counters,
     brake: Brake,
+    health: Health,
     /// The trunk whose certificate the sender of the message at hand has shown.
     certified: Option<usize>,
 }
@@ -168,8 +176,8 @@ use env;
 impl Proxy {
     /// A proxy with nothing in progress. `secret` must be random; it signs branches and cookies.
     pub fn new(config: Arc<Config>, gate: Arc<Gate>, slots: Arc<Slots>, secret: [u8; 16]) -> Self {
-        let router = Arc::new(Router::new(config, &gate));
-        Self {
+        let router = Arc::new(Router::new(Arc::clone(&config), &gate));
+        let mut proxy = Self {
             transactions: Transactions::new(router.config.limits.transactions as usize),
             lengths: router.config.timers,
             router,
@@ -184,8 +192,13 @@ impl Proxy {
             scratch: Vec::new(),
             counters: Counters::default(),
             brake: Brake::default(),
+            health: Health::default(),
             certified: None,
-        }
+        };
+        let mut router = Router::new(config, &proxy.gate);
+        proxy.number(Instant::ZERO, &mut router);
+        proxy.router = Arc::new(router);
+        proxy
     }
 
     /// Takes one input.
@@ -204,6 +217,7 @@ impl Proxy {
                 self.client_event(now, client, transaction::Event::SendFailed);
             }
             Input::Reload(config) => self.reload(now, config),
+            Input::Drain { target, uri, is_drained } => self.drain_peers(target, uri, is_drained),
         }
     }
 
@@ -232,7 +246,9 @@ impl Proxy {
         self.gate.configure(&config.settings(), now, &mut self.events);
         self.transactions.set_max(config.limits.transactions as usize);
         self.lengths = config.timers;
-        self.router = Arc::new(Router::new(config, &self.gate));
+        let mut router = Router::new(config, &self.gate);
+        self.number(now, &mut router);
+        self.router = Arc::new(router);
     }
 
     /// Fires the timers that are due, up to a batch: [`Proxy::poll_timeout`] says when to come again.
@@ -250,6 +266,7 @@ impl Proxy {
                 Due::Client(key, Timer::C) => self.timer_c(now, key),
                 Due::Client(key, timer) => self.client_event(now, key, transaction::Event::Fired(timer)),
                 Due::Call(key) => self.call_timer(now, key),
+                Due::Peer(peer) => self.probe_due(now, peer),
             }
         }
     }
@@ -297,6 +314,11 @@ impl Proxy {
     pub fn load(&self) -> Load {
         let (servers, clients) = self.transactions.len();
         Load { servers, clients, calls: self.calls.len(), timers: self.wheel.len() }
+    }
+
+    /// The addresses of targets.
+    pub fn peers(&self, now: Instant) -> Vec<PeerView> {
+        self.health.view(now, &self.router)
     }
 
     /// Whether nothing is in progress: no transaction, no call, no timer.
@@ -397,6 +419,7 @@ impl Proxy {
     fn end_call(&mut self, now: Instant, key: Key, reason: EndReason) {
         let Some(call) = self.calls.remove(key) else { return };
         self.by_call_id.remove(call.id.hash, key);
+        self.health.moved(call.peer, health::NO_PEER);
         self.wheel.stop(call.timer);
         self.slots.remove(call.slot);
         for channel in call.channel.into_iter().chain(call.more) {

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::call::{Call, Dialogs};
 use super::forward::Changes;
+use super::health::NO_PEER;
 use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
 use super::{Attempt, Plan, Proxy, Role, env};
 use crate::config::Step;
 use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
-use crate::route::Router;
+use crate::route::{Place, Router};
 use crate::sip::message::Essentials;
 use crate::sip::uri::{parameter_end, split_parameter};
 use crate::sip::{HeaderName, Message, NameAddr, Scheme, Transport, Uri};
@@ -55,8 +56,8 @@ impl Proxy {
             router: Arc::clone(router),
             service,
             target: settings.target,
-            next_uri: 0,
-            is_stream_tried: false,
+            tried: 0,
+            again: None,
             next_step: 0,
             refusal: None,
             user: None,
@@ -80,7 +81,7 @@ impl Proxy {
                         return self.answer(now, server, refusal.status(), refusal_lines(refusal).as_bytes());
                     }
                     plan.refusal = Some(refusal);
-                    plan.next_uri = usize::MAX;
+                    plan.tried = u64::MAX;
                     // A call that overflows still takes a place in its trunk, if it goes anywhere at all.
                     let goes_on = matches!(settings.plan(Some(refusal)).first(), Some(Step::Route { .. }));
                     if goes_on && known.is_none() {
@@ -161,6 +162,7 @@ impl Proxy {
             longest_s: u32::try_from(longest.as_secs()).unwrap_or(u32::MAX),
             caller: reply,
             callee: reply,
+            peer: NO_PEER,
         };
         let key = self.calls.insert(call);
         self.by_call_id.insert(id.hash, key);
@@ -173,9 +175,10 @@ impl Proxy {
         key
     }
 
-    pub(super) fn call_goes_to(&mut self, key: Key, hop: Hop) {
+    pub(super) fn call_goes_to(&mut self, key: Key, hop: Hop, peer: u16) {
         if let Some(call) = self.calls.get_mut(key) {
             call.callee = hop;
+            self.health.moved(std::mem::replace(&mut call.peer, peer), peer);
         }
     }
 
@@ -204,20 +207,25 @@ impl Proxy {
             let Some(mut plan) = transaction.context.plan.take() else { return };
             let router = Arc::clone(&plan.router);
             let target = &router.config.targets[plan.target];
-            if let Some(uri) = target.uris.get(plan.next_uri) {
-                let is_large = message.bytes().len() + OWN_OCTETS > DATAGRAM_MAX;
-                let hop = next_hop(&router, listener, uri, is_large, &mut plan)
-                    .filter(|_| uri.transport.is_secure() || !message.request_uri().starts_with(b"sips:"));
+            let places = router.places(plan.target);
+            let again = plan.again.take();
+            let chosen = again.or_else(|| self.health.choose(now, places, plan.tried, target.balance));
+            if let Some(at) = chosen {
+                let place = &places[at];
+                plan.tried |= 1 << at;
+                let is_large = message.bytes().len() + OWN_OCTETS > DATAGRAM_MAX && again.is_none();
+                let hop = next_hop(&router, listener, (at, place), is_large, &mut plan)
+                    .filter(|_| place.transport.is_secure() || !message.request_uri().starts_with(b"sips:"));
                 let lines = plan.refusal.map(|refusal| {
                     let advertise = &router.config.listen[usize::from(listener)].advertise;
-                    overflow_lines(message, &plan, refusal, uri, advertise)
+                    overflow_lines(message, &plan, refusal, &place.host_port, advertise)
                 });
                 let user = plan.user.clone();
                 transaction.context.plan = Some(plan);
                 let Some(hop) = hop else { continue };
                 let mut scratch = std::mem::take(&mut self.scratch);
                 let request_uri = (target.rewrite || user.is_some()).then(|| {
-                    rewrite(&mut scratch, message.request_uri(), user.as_deref(), &uri.host_port);
+                    rewrite(&mut scratch, message.request_uri(), user.as_deref(), &place.host_port);
                     &scratch[..]
                 });
                 let cookie = Cookie::new(&self.secret, call);
@@ -231,9 +239,12 @@ impl Proxy {
                     ..Changes::default()
                 };
                 let silence = Some(target.silence);
-                self.send_attempt(now, &router, message, found, server, hop, silence, &changes);
+                let client = self.send_attempt(now, &router, message, found, server, hop, silence, &changes);
                 self.scratch = scratch;
-                self.call_goes_to(call, hop);
+                self.call_goes_to(call, hop, place.peer);
+                if let Some(client) = self.transactions.client_mut(client) {
+                    client.context.peer = place.peer;
+                }
                 return;
             }
             // The target has no more addresses: the channel, if this attempt had one, goes back before anything else.
@@ -257,7 +268,7 @@ impl Proxy {
             self.overflow_count(router.service_id(plan.service), step);
             match step {
                 Step::Route { target, user } => {
-                    (plan.target, plan.next_uri, plan.user) = (*target, 0, user.clone());
+                    (plan.target, plan.tried, plan.user) = (*target, 0, user.clone());
                     let slot = self.calls.get(call).map(|call| call.slot);
                     if let Some(slot) = slot {
                         self.slots.update(slot, |slot| slot.target = *target as u16);
@@ -302,7 +313,7 @@ impl Proxy {
     /// may still say is cancelled. The call keeps its channel until then: the PBX may have taken one.
     pub(super) fn fell_silent(&mut self, now: Instant, key: Key) {
         let Some(client) = self.transactions.client_mut(key) else { return };
-        let (server, call) = (client.context.server, client.context.call);
+        let (server, call, peer) = (client.context.server, client.context.call, client.context.peer);
         client.context.is_silent = true;
         client.context.cancel = super::Cancel::Wanted;
         let waited = self
@@ -314,7 +325,7 @@ impl Proxy {
         if let Some(call) = self.calls.get_mut(call) {
             call.pending += 1;
         }
-        let attempt = Attempt::new((server, call), 0, Key::NONE);
+        let attempt = Attempt { peer, ..Attempt::new((server, call), 0, Key::NONE) };
         self.attempt_failed(now, attempt, Failed::Silent);
     }
 }
@@ -325,23 +336,21 @@ const DATAGRAM_MAX: usize = 1300;
 /// What we add to a request, about, in octets.
 const OWN_OCTETS: usize = 250;
 
-/// The way to an address of a target, which is used up by that. A request too large for UDP gets a try over TCP first,
-/// unless the address says how it is to be reached.
+/// The way to an address of a target. A request too large for UDP gets a try over TCP first, unless the address says how
+/// it is to be reached.
 fn next_hop(
     router: &Router,
     listener: ListenerId,
-    uri: &crate::config::TargetUri,
+    (at, place): (usize, &Place),
     is_large: bool,
     plan: &mut Plan,
 ) -> Option<Hop> {
-    let wants_stream = is_large && uri.transport == Transport::Udp && !uri.is_fixed && !plan.is_stream_tried;
-    if wants_stream && let Some(hop) = router.hop(listener, Transport::Tcp, uri.address) {
-        plan.is_stream_tried = true;
+    let wants_stream = is_large && place.transport == Transport::Udp && !place.is_fixed;
+    if wants_stream && let Some(hop) = router.hop(listener, Transport::Tcp, place.address) {
+        plan.again = Some(at);
         return Some(hop);
     }
-    plan.is_stream_tried = false;
-    plan.next_uri += 1;
-    router.hop(listener, uri.transport, uri.address)
+    router.hop(listener, place.transport, place.address)
 }
 
 pub(super) fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> Vec<u8> {
@@ -390,7 +399,7 @@ fn overflow_lines(
     message: &Message<'_>,
     plan: &Plan,
     refusal: Refusal,
-    uri: &crate::config::TargetUri,
+    host_port: &str,
     advertise: &str,
 ) -> (Vec<u8>, Vec<u8>) {
     let original = message.request_uri();
@@ -417,7 +426,7 @@ fn overflow_lines(
     history.extend_from_slice(&first);
     history.extend_from_slice(b"\r\nHistory-Info: <");
     let mut target = Vec::new();
-    rewrite(&mut target, original, plan.user.as_deref(), &uri.host_port);
+    rewrite(&mut target, original, plan.user.as_deref(), host_port);
     history.extend_from_slice(&target);
     history.extend_from_slice(b">;index=");
     history.extend_from_slice(&first);

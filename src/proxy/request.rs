@@ -562,15 +562,18 @@ impl Proxy {
         // Anything else to a service goes to its target and takes no channel.
         let server = self.open(incoming, Role::Other, Key::NONE, 0);
         let target = &router.config.targets[router.config.services[service].target];
-        let uri = &target.uris[0];
-        let request_uri = target.rewrite.then(|| rewritten(&incoming.uri, None, &uri.host_port));
+        let places = router.places(router.config.services[service].target);
+        let Some(place) = self.health.choose(now, places, 0, target.balance).map(|at| &places[at]) else {
+            return self.answer(now, server, 480, b"");
+        };
+        let request_uri = target.rewrite.then(|| rewritten(&incoming.uri, None, &place.host_port));
         let changes = Changes {
             request_uri: request_uri.as_deref(),
             routes_popped: incoming.path.popped,
             record_route: method.is_dialog_forming().then_some(None),
             ..Changes::default()
         };
-        let Some(hop) = router.hop(origin.1, uri.transport, uri.address) else {
+        let Some(hop) = router.hop(origin.1, place.transport, place.address) else {
             return self.answer(now, server, 502, b"");
         };
         self.send_attempt(now, router, message, incoming.found, server, hop, None, &changes);
@@ -612,7 +615,7 @@ impl Proxy {
         let mut changes = changes;
         changes.record_route = method.is_dialog_forming().then_some(cookie);
         self.send_attempt(now, router, message, found, server, hop, None, &changes);
-        self.call_goes_to(key, hop);
+        self.call_goes_to(key, hop, super::health::NO_PEER);
     }
 
     pub(super) fn open(&mut self, incoming: &Incoming<'_>, role: Role, call: Key, dialog: u32) -> Key {

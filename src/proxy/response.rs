@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::health::NO_PEER;
 use super::{Attempt, Cancel, Proxy, Role, env, forward};
 use crate::metrics::{Drop, EndReason};
 use crate::sip::edit::Edit;
@@ -51,13 +52,20 @@ impl Proxy {
         // §16.7 step 3: without a further Via nothing can be forwarded. It must not move the transaction either, or the
         // caller would wait for ever; a refusal alone says all there is to say (see `send_back`).
         let is_cancel = !client.context.cancels.is_none();
-        if status < 300 && !is_cancel && !has_next_via(message, &found) {
+        if status < 300 && !is_cancel && !client.context.is_probe && !has_next_via(message, &found) {
             return self.counters.drop(Drop::NoNextVia);
         }
         let first_provisional = status < 200 && !std::mem::replace(&mut client.context.provisional, true);
-        let server = client.context.server;
+        let (server, peer, is_probe) = (client.context.server, client.context.peer, client.context.is_probe);
         let outcome = self.transactions.client_event(env!(self, now), key, Event::response(status), Some(message));
-        if outcome == Outcome::PassUp && !is_cancel {
+        if is_probe {
+            if outcome == Outcome::PassUp {
+                self.probe_answered(now, peer, Some(status));
+            }
+        } else if outcome == Outcome::PassUp && !is_cancel {
+            if peer != NO_PEER && (first_provisional || status >= 200) {
+                self.peer_answered(now, peer, status, message);
+            }
             self.passed_up(now, (key, server), message, &found, status, method, first_provisional);
         }
         if let Some(attempt) = self.transactions.close_client(env!(self, now), key) {
@@ -132,6 +140,20 @@ impl Proxy {
             }
             Role::Other => self.send_back(now, server, message, found, status),
         }
+    }
+
+    /// What an answer to a call says of the address it was sent to.
+    fn peer_answered(&mut self, now: Instant, peer: u16, status: u16, message: &Message<'_>) {
+        if status != 503 {
+            return self.health.answered(now, peer, false, &mut self.events);
+        }
+        // §20.33: seconds, perhaps with a comment or parameters behind.
+        let wait = message.named("Retry-After").and_then(|value| {
+            let digits = value.iter().take_while(|octet| octet.is_ascii_digit()).count();
+            crate::sip::decimal(&value[..digits])
+        });
+        let wait = wait.map(|seconds| std::time::Duration::from_secs(u64::from(seconds)));
+        self.health.failed(now, peer, "a call was answered with 503", wait, &mut self.events);
     }
 
     /// A final answer to an attempt the proxy had left: a refusal frees what it may have held; a 2xx is one of a fork, and
@@ -243,6 +265,9 @@ impl Proxy {
         if attempt.is_silent {
             return self.attempt_over(now, attempt);
         }
+        if attempt.is_probe {
+            return self.probe_answered(now, attempt.peer, None);
+        }
         let server = attempt.server;
         let Some(transaction) = self.transactions.server(server) else { return };
         let context = &transaction.context;
@@ -255,6 +280,13 @@ impl Proxy {
             Failed::Silent | Failed::NoFinal => 408,
             Failed::Unreachable => 500,
         };
+        match failed {
+            Failed::Silent => self.health.failed(now, attempt.peer, "a call was not answered", None, &mut self.events),
+            Failed::Unreachable => {
+                self.health.failed(now, attempt.peer, "nobody listens there", None, &mut self.events);
+            }
+            Failed::NoFinal => {}
+        }
         if context.cancelled && method == Method::Invite {
             return self.answer(now, server, 487, b"");
         }

@@ -4,12 +4,14 @@
 //! It is immutable; a reload makes a new one, and a call keeps the one it began with.
 
 pub mod explain;
+pub mod places;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub use explain::{Explanation, explain};
+pub use places::{Found, Names, Place, Question};
 
 use crate::config::{Config, Pattern, Trunk};
 use crate::outbox::{Hop, ListenerId};
@@ -28,6 +30,8 @@ pub struct Router {
     /// Lengths of prefixes in use, longest first.
     prefix_lengths: Vec<usize>,
     lines: Vec<ListenerLines>,
+    /// Of each target.
+    places: Vec<Vec<Place>>,
     /// Host and port of every listener, bound and advertised.
     own: Vec<(OwnHost, u16)>,
 }
@@ -62,6 +66,11 @@ pub struct ListenerLines {
 impl Router {
     /// Makes `config` ready; `gate` must have been configured with it.
     pub fn new(config: Arc<Config>, gate: &Gate) -> Self {
+        Self::with_names(config, gate, &Names::default())
+    }
+
+    /// The same, with what names in it stand for.
+    pub fn with_names(config: Arc<Config>, gate: &Gate, names: &Names) -> Self {
         let (mut exact, mut prefixes) = (HashMap::default(), HashMap::default());
         let mut prefix_lengths = Vec::new();
         for (at, service) in config.services.iter().enumerate() {
@@ -90,6 +99,7 @@ impl Router {
             exact,
             prefixes,
             prefix_lengths,
+            places: config.targets.iter().map(|target| places::places(target, names)).collect(),
             lines: config
                 .listen
                 .iter()
@@ -155,7 +165,16 @@ impl Router {
     /// Whether a target has this address.
     pub fn is_target(&self, source: IpAddr) -> bool {
         let source = source.to_canonical();
-        self.config.targets.iter().any(|target| target.uris.iter().any(|uri| uri.address.ip() == source))
+        self.places.iter().flatten().any(|place| place.address.ip() == source)
+    }
+
+    /// The addresses of a target.
+    pub fn places(&self, target: usize) -> &[Place] {
+        &self.places[target]
+    }
+
+    pub(crate) fn places_mut(&mut self) -> &mut [Vec<Place>] {
+        &mut self.places
     }
 
     /// The place of a trunk in the gate.

@@ -25,7 +25,7 @@ pub use node::{EventRecord, Node};
 use crate::admin;
 use crate::config::Config;
 use crate::metrics::Counters;
-use crate::proxy::{Load, Proxy};
+use crate::proxy::{Load, PeerView, Proxy};
 use crate::sinks;
 use crate::transport::stream::Counts;
 use crate::transport::tls::{Tls, TlsError};
@@ -90,11 +90,14 @@ pub struct Published {
     pub load: Load,
     /// Its connections.
     pub streams: Counts,
+    /// The addresses of targets.
+    pub peers: Vec<PeerView>,
 }
 
 /// What the control side asks of a worker.
 pub(crate) enum Request {
     Reload(Arc<Config>, Arc<Tls>),
+    Drain { target: Box<str>, uri: Box<str>, is_drained: bool },
 }
 
 /// Copies of counters on their way to the control side.
@@ -311,6 +314,16 @@ impl Handle {
         result
     }
 
+    /// Sends no new calls to a URI of a target, or sends them again.
+    pub fn drain(&self, target: &str, uri: &str, is_drained: bool) -> Result<(), ReloadError> {
+        self.ask(Request::Drain { target: target.into(), uri: uri.into(), is_drained })
+    }
+
+    fn ask(&self, request: Request) -> Result<(), ReloadError> {
+        self.requests.try_send(request).map_err(|_| ReloadError::Busy)?;
+        self.waker.wake().map_err(|_| ReloadError::Busy)
+    }
+
     fn try_reload(&self) -> Result<(), ReloadError> {
         let path = self.node.file.as_ref().ok_or(ReloadError::NoFile)?;
         let text = std::fs::read_to_string(path)
@@ -337,7 +350,6 @@ impl Handle {
         }
         let new = Arc::new(new);
         self.licensing.lock().unwrap_or_else(PoisonError::into_inner).bring_into_force(&self.node, &new);
-        self.requests.try_send(Request::Reload(new, Arc::new(tls))).map_err(|_| ReloadError::Busy)?;
-        self.waker.wake().map_err(|_| ReloadError::Busy)
+        self.ask(Request::Reload(new, Arc::new(tls)))
     }
 }

@@ -134,6 +134,7 @@ impl Shard {
                         counters: proxy.counters().clone(),
                         load: proxy.load(),
                         streams: self.streams.counts(),
+                        peers: proxy.peers(now),
                     });
                 }
                 node.slots.shrink();
@@ -143,11 +144,18 @@ impl Shard {
 }
 
 fn serve(node: &Node, proxy: &mut Proxy, streams: &mut Streams, requests: &Receiver<Request>) {
-    while let Ok(Request::Reload(config, tls)) = requests.try_recv() {
-        streams.reload(&config, tls);
-        proxy.handle(node.now(), Input::Reload(config));
-        node.set_router(Arc::clone(proxy.router()));
-        node.raise_reloaded();
+    while let Ok(request) = requests.try_recv() {
+        match request {
+            Request::Reload(config, tls) => {
+                streams.reload(&config, tls);
+                proxy.handle(node.now(), Input::Reload(config));
+                node.set_router(Arc::clone(proxy.router()));
+                node.raise_reloaded();
+            }
+            Request::Drain { target, uri, is_drained } => {
+                proxy.handle(node.now(), Input::Drain { target: &target, uri: &uri, is_drained });
+            }
+        }
     }
 }
 

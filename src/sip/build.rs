@@ -74,6 +74,31 @@ pub fn cancel(out: &mut Vec<u8>, sent: &Message<'_>, reason: &[u8]) {
     same_hop(out, sent, "CANCEL", sent.value(HeaderName::To).unwrap_or_default(), reason);
 }
 
+/// Writes an OPTIONS of our own: `via` is the line up to the branch, `from` our host and port, `id` what tags and names it.
+pub fn options(out: &mut Vec<u8>, via: &[u8], branch: &[u8], uri: &[u8], from: &[u8], id: &[u8]) {
+    let parts: [&[u8]; 18] = [
+        b"OPTIONS ",
+        uri,
+        b" SIP/2.0\r\n",
+        via,
+        branch,
+        b"\r\nMax-Forwards: 70\r\nFrom: <sip:sipweir@",
+        from,
+        b">;tag=",
+        id,
+        b"\r\nTo: <",
+        uri,
+        b">\r\nCall-ID: ",
+        id,
+        b"@",
+        from,
+        b"\r\nCSeq: 1 OPTIONS\r\nAccept: application/sdp\r\nUser-Agent: sipweir/",
+        env!("CARGO_PKG_VERSION").as_bytes(),
+        b"\r\nContent-Length: 0\r\n\r\n",
+    ];
+    parts.into_iter().for_each(|part| out.extend_from_slice(part));
+}
+
 /// A request to the next hop only: the Request-URI, top Via, Route set, From, Call-ID and CSeq number of `sent`.
 fn same_hop(out: &mut Vec<u8>, sent: &Message<'_>, method: &str, to: &[u8], extra: &[u8]) {
     out.reserve(sent.body_span().start() + 64 + extra.len());

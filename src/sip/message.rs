@@ -294,6 +294,17 @@ impl<'a> Message<'a> {
         headers.iter().filter(move |header| header.name == name)
     }
 
+    /// The value of the first header field of a name that has no [`HeaderName`] of its own.
+    pub fn named(&self, name: &str) -> Option<&'a [u8]> {
+        let is_it = |header: &&Header| {
+            let line = self.slice(header.line);
+            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+                && line.get(name.len()).is_some_and(|octet| !is_token(*octet))
+        };
+        let header = self.headers.iter().filter(|header| header.name == HeaderName::Other).find(is_it)?;
+        Some(self.slice(header.value))
+    }
+
     /// Whether there is more than one header field of that name.
     pub fn is_repeated(&self, name: HeaderName) -> bool {
         self.repeated & 1 << name as u32 != 0

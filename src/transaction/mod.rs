@@ -110,6 +110,8 @@ pub enum Due {
     Client(Key, Timer),
     /// A call's.
     Call(Key),
+    /// That of a target's address, by its number.
+    Peer(u16),
 }
 
 /// What a step needs around it.

@@ -12,7 +12,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::config::{ClientAuth, Config, ListenTls};
+use crate::config::{ClientAuth, Config, ListenTls, TargetUri};
+use crate::sip::Transport;
 
 /// Names taken from one certificate.
 const IDENTITIES_MAX: usize = 32;
@@ -64,7 +65,8 @@ impl Tls {
             tls.servers.push(server);
             tls.clients.push(client);
         }
-        let needs_roots = config.targets.iter().flat_map(|target| &target.uris).any(|uri| uri.transport.is_secure());
+        let is_secure = |uri: &&TargetUri| uri.transport.is_some_and(Transport::is_secure);
+        let needs_roots = config.targets.iter().flat_map(|target| &target.uris).any(|uri| is_secure(&uri));
         if needs_roots
             && roots.as_ref().is_some_and(|roots: &Arc<RootCertStore>| roots.is_empty())
             && problems.is_empty()
@@ -76,12 +78,12 @@ impl Tls {
             ));
         }
         for target in &config.targets {
-            for uri in target.uris.iter().filter(|uri| uri.transport.is_secure()) {
+            for uri in target.uris.iter().filter(is_secure) {
                 let name = match &target.tls_name {
                     Some(name) => ServerName::try_from(name.to_string()).ok(),
-                    None => Some(ServerName::IpAddress(uri.address.ip().into())),
+                    None => uri.address.map(|address| ServerName::IpAddress(address.ip().into())),
                 };
-                tls.names.extend(name.map(|name| (uri.address, name)));
+                tls.names.extend(uri.address.zip(name));
             }
         }
         if problems.is_empty() { Ok(tls) } else { Err(problems) }

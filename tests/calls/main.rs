@@ -16,3 +16,4 @@ mod overflow;
 mod overload;
 mod peers;
 mod rules;
+mod targets;
