@@ -13,7 +13,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use sipweir::pool::{ServiceId, Slot, Slots, TrunkId};
-use sipweir::store::{Index, Slab, Wheel};
+use sipweir::store::{Index, Key, Slab, Wheel};
 
 fn main() {
     let mut bench = common::Bench::new();
@@ -60,7 +60,8 @@ fn restore() -> Duration {
     let begin = Instant::now();
     for number in 0..1_000_000u64 {
         let texts = (&b"0001-12ab34cd@198.51.100.7"[..], &b"sip:+4930100001@198.51.100.7"[..], &b"18000"[..]);
-        let slot = Slot::new(texts, (TrunkId(0), Some(ServiceId(0)), None), 0, sipweir::time::Instant::ZERO);
+        let slot =
+            Slot::new(texts, (TrunkId(0), Some(ServiceId(0)), None), 0, (sipweir::time::Instant::ZERO, Key::NONE));
         let id = slots.enter(slot);
         let key = calls.insert([id; 24]);
         by_call_id.insert(number.wrapping_mul(0x9E37_79B9_7F4A_7C15), key);

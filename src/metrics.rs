@@ -127,12 +127,41 @@ pub enum EndReason {
     AckMissing,
     /// The longest time a call may take passed.
     LongestCall,
+    /// The session was not refreshed in time (RFC 4028 §8.3).
+    SessionLapsed,
+    /// The operator ended it.
+    Administrator,
+    /// It gave no sign of life, and its pool was full.
+    Reclaimed,
 }
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::NotAnswered, Self::CallerBye, Self::CalleeBye, Self::DialogLost, Self::AckMissing, Self::LongestCall];
+    pub const ALL: [Self; 9] = [
+        Self::NotAnswered,
+        Self::CallerBye,
+        Self::CalleeBye,
+        Self::DialogLost,
+        Self::AckMissing,
+        Self::LongestCall,
+        Self::SessionLapsed,
+        Self::Administrator,
+        Self::Reclaimed,
+    ];
+
+    /// For the other side's engineer, in the Reason of a BYE.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NotAnswered => "not answered",
+            Self::CallerBye | Self::CalleeBye => "hung up",
+            Self::DialogLost => "one side does not know the dialog",
+            Self::AckMissing => "no ACK",
+            Self::LongestCall => "longest call",
+            Self::SessionLapsed => "session expired",
+            Self::Administrator => "ended by the operator",
+            Self::Reclaimed => "no sign of life",
+        }
+    }
 
     /// The value of the metric's `reason` label.
     pub const fn label(self) -> &'static str {
@@ -143,6 +172,9 @@ impl EndReason {
             Self::DialogLost => "dialog_lost",
             Self::AckMissing => "ack_missing",
             Self::LongestCall => "longest_call",
+            Self::SessionLapsed => "session_lapsed",
+            Self::Administrator => "administrator",
+            Self::Reclaimed => "reclaimed",
         }
     }
 }
@@ -226,6 +258,8 @@ pub struct Counters {
     pub retransmissions: u64,
     /// Calls answered.
     pub answered: u64,
+    /// Calls whose channels were given back while they went on.
+    pub transfers: u64,
     /// From INVITE to the first 2xx.
     pub answer_delays: Histogram,
     /// Rounds of the shard's loop.
@@ -243,6 +277,7 @@ impl Default for Counters {
             overflows: Vec::new(),
             retransmissions: 0,
             answered: 0,
+            transfers: 0,
             answer_delays: Histogram::new(DELAY_BOUNDS),
             loops: Histogram::new(LOOP_BOUNDS),
         }

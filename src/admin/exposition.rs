@@ -100,6 +100,7 @@ impl Exposition {
         for (reason, count) in self.counters.ends() {
             counter!("sipweir_calls_ended_total", "reason" => reason.label()).absolute(count);
         }
+        counter!("sipweir_calls_transferred_total").absolute(self.counters.transfers);
         counter!("sipweir_calls_answered_total").absolute(self.counters.answered);
         let word = |direction| if direction == Direction::In { "in" } else { "out" };
         for (direction, method, count) in self.counters.requests() {
@@ -230,6 +231,7 @@ fn describe() {
     describe_counter!("sipweir_refusals_total", "Times a rung of the admission ladder said no");
     describe_counter!("sipweir_overflows_total", "Steps of overflow plans taken");
     describe_counter!("sipweir_calls_ended_total", "Calls ended");
+    describe_counter!("sipweir_calls_transferred_total", "Calls whose channel was given back while they went on");
     describe_counter!("sipweir_calls_answered_total", "Calls answered");
     describe_counter!("sipweir_requests_total", "Requests received and sent, copies included");
     describe_counter!("sipweir_responses_total", "Responses received and sent, copies included");

@@ -30,6 +30,11 @@ impl Problem {
         Self { problem: format!("target {target:?} has no URI {uri:?}; it has {}", known.join(", ")) }
     }
 
+    /// No call in progress has this number.
+    pub fn no_call(slot: u64) -> Self {
+        Self { problem: format!("no call in progress has the number {slot}; `sipweir calls` lists them") }
+    }
+
     /// The trunk is not configured.
     pub fn no_trunk(config: &Config, trunk: &str) -> Self {
         let known: Vec<&str> = config.trunks.iter().map(|trunk| &*trunk.name).collect();
@@ -184,7 +189,7 @@ impl View {
 pub struct Call {
     /// Its number, never used again.
     pub slot: u64,
-    /// `setup` or `answered`.
+    /// `setup`, `answered` or `suspect` (it gives no sign of life).
     pub state: String,
     /// When its INVITE came, RFC 3339.
     pub since: String,
@@ -228,7 +233,11 @@ impl CallsView {
                 .iter()
                 .map(|(id, slot)| Call {
                     slot: *id,
-                    state: if slot.answered { "answered".into() } else { "setup".into() },
+                    state: match (slot.answered, slot.suspect) {
+                        (false, _) => "setup".into(),
+                        (true, false) => "answered".into(),
+                        (true, true) => "suspect".into(),
+                    },
                     since: node.wall(slot.since),
                     seconds: (now - slot.since).as_secs(),
                     trunk: trunk(slot).to_owned(),

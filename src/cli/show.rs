@@ -48,9 +48,11 @@ impl Pools {
     }
 }
 
-/// List the calls in progress on a running node
+/// List the calls in progress on a running node, or end some
 #[derive(Args)]
 pub(super) struct Calls {
+    #[command(subcommand)]
+    command: Option<CallsCommand>,
     /// Only calls that hold a channel of this pool
     #[arg(long)]
     pool: Option<String>,
@@ -67,8 +69,44 @@ pub(super) struct Calls {
     node: NodeArgs,
 }
 
+#[derive(Subcommand)]
+enum CallsCommand {
+    /// End calls: BYE to both sides, CANCEL while it rings; each is counted until the PBX has let go
+    End(CallsEnd),
+    /// Give the channels of calls back that the PBX has transferred away; the calls go on
+    Release(CallsEnd),
+}
+
+#[derive(Args)]
+struct CallsEnd {
+    /// Numbers of the calls, as `sipweir calls` lists them
+    #[arg(required = true, value_name = "SLOT")]
+    slots: Vec<u64>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl CallsEnd {
+    fn run(self, verb: &str, done: &str) -> Result<(), ExitError> {
+        for slot in self.slots {
+            let answer: serde_json::Value = self.node.post(&format!("/api/v1/calls/{slot}/{verb}"))?;
+            if self.node.json {
+                say_json(&answer);
+            } else {
+                say(format_args!("call {slot} {done}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Calls {
     pub(super) fn run(self) -> Result<(), ExitError> {
+        match self.command {
+            Some(CallsCommand::End(end)) => return end.run("end", "is being ended"),
+            Some(CallsCommand::Release(end)) => return end.run("release", "holds no channel any more"),
+            None => {}
+        }
         let limit = self.limit.to_string();
         let query = [
             ("pool", self.pool.as_deref()),

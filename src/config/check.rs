@@ -10,7 +10,7 @@ use super::listen::read_listen;
 use super::services::read_services;
 use super::sinks::read_sinks;
 use super::targets::{check_ways, read_targets};
-use super::{Cidr, Config, Limits, Pool, Problem, Trunk, UnknownSource};
+use super::{Cidr, Config, Limits, Pool, Problem, SessionRules, Trunk, UnknownSource};
 use crate::alert::Thresholds;
 use crate::pool::PoolSettings;
 use crate::sip::Host;
@@ -117,6 +117,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         services,
         timers,
         longest_call,
+        session: read_session(root, problems),
         ack_wait,
         limits,
         licensing,
@@ -164,6 +165,19 @@ fn read_timers(root: &mut Section, problems: &mut Problems) -> (Lengths, Duratio
         section.finish(problems);
     }
     (lengths, ack_wait, longest)
+}
+
+fn read_session(root: &mut Section, problems: &mut Problems) -> Option<SessionRules> {
+    let mut section = root.section(problems, "session")?;
+    // RFC 4028 §4: 1800 is recommended; §5: never less than 90.
+    let expires = section.number(problems, "expires_s", 90..=86_400).unwrap_or(1_800);
+    let min_se = section.number(problems, "min_se_s", 90..=86_400).unwrap_or(90);
+    if min_se > expires {
+        let what = format!("{min_se} is more than expires_s ({expires})");
+        problems.add(section.key("min_se_s"), what, "make it at most expires_s");
+    }
+    section.finish(problems);
+    Some(SessionRules { expires, min_se })
 }
 
 fn read_limits(root: &mut Section, problems: &mut Problems) -> Limits {

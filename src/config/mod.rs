@@ -163,6 +163,15 @@ impl Probe {
     }
 }
 
+/// A header field that says something.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sign {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its value, when not any will do.
+    pub value: Option<Box<str>>,
+}
+
 /// A place calls go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
@@ -184,6 +193,12 @@ pub struct Target {
     pub balance: Balance,
     /// Whether and how its addresses are probed.
     pub probe: Option<Probe>,
+    /// What its requests bear when a call has left it, and uses no channel any more.
+    pub released_by: Option<Sign>,
+    /// Whether a call has left it when a re-INVITE or UPDATE of it names a Contact elsewhere.
+    pub released_by_contact: bool,
+    /// Whether a 3xx of it is followed here, instead of being passed to the caller.
+    pub follows: bool,
     /// So many failures in a row take an address down.
     pub down_after: u8,
     /// So many probes answered in a row bring it up again.
@@ -268,8 +283,10 @@ pub struct Service {
     pub limit: Option<u32>,
     /// Channels kept for it.
     pub reserve: u32,
-    /// The longest a call may take; its channel is reclaimed after that.
+    /// The longest a call may take; it is ended after that.
     pub longest_call: Duration,
+    /// How often the callee is asked whether it still knows the call, in seconds; 0: never.
+    pub ask_s: u32,
 }
 
 impl Service {
@@ -280,6 +297,15 @@ impl Service {
             _ => &self.overflow,
         }
     }
+}
+
+/// Session timers we ask for (RFC 4028).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionRules {
+    /// The longest session interval, in seconds.
+    pub expires: u32,
+    /// The shortest we accept, in seconds.
+    pub min_se: u32,
 }
 
 /// Bounds of the node.
@@ -328,6 +354,8 @@ pub struct Config {
     pub timers: Lengths,
     /// The longest a call may take that belongs to no service.
     pub longest_call: Duration,
+    /// Session timers we ask for.
+    pub session: Option<SessionRules>,
     /// How long an answered call may go without its ACK.
     pub ack_wait: Duration,
     /// Bounds.

@@ -78,6 +78,7 @@ pub(super) fn read_services(
                 "reserve no more than the service may use",
             );
         }
+        let ask_s = section.number(problems, "ask_s", 10..=86_400).unwrap_or(0);
         let longest = section
             .number(problems, "longest_call_s", 1..=604_800)
             .map_or(longest_call, |seconds| Duration::from_secs(u64::from(seconds)));
@@ -97,6 +98,7 @@ pub(super) fn read_services(
             limit,
             reserve,
             longest_call: longest,
+            ask_s,
         });
     }
     for pool in pools {

@@ -10,8 +10,8 @@ use toml::Value;
 
 use super::check::{read_name, sections_bounded};
 use super::file::{Problems, Section};
-use super::{Balance, Listen, Probe, Target, TargetUri};
-use crate::sip::{Host, Scheme, Transport, Uri};
+use super::{Balance, Listen, Probe, Sign, Target, TargetUri};
+use crate::sip::{HeaderName, Host, Scheme, Transport, Uri};
 
 pub(super) fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<Target> {
     let (mut targets, mut seen) = (Vec::new(), BTreeMap::new());
@@ -40,8 +40,22 @@ pub(super) fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<T
         };
         let keeps = one_of("request_uri", "target", "keep");
         let by_calls = one_of("balance", "weight", "calls");
+        let follows = one_of("redirects", "pass", "follow");
         let history_info = section.flag(problems, "history_info").unwrap_or(true);
         let diversion = section.flag(problems, "diversion").unwrap_or(true);
+        let released_by = section.string(problems, "released_by").and_then(|text| {
+            let sign = read_sign(&text);
+            if sign.is_none() {
+                let what = format!("{text:?} is no header field");
+                problems.add(
+                    section.key("released_by"),
+                    what,
+                    "write \"X-Transferred\" or \"X-Call-State: transferred\"",
+                );
+            }
+            sign
+        });
+        let released_by_contact = section.flag(problems, "released_by_contact").unwrap_or(false);
         let probe = read_probe(&mut section, problems);
         let down_after = section.number(problems, "down_after", 1..=100).unwrap_or(3) as u8;
         let up_after = section.number(problems, "up_after", 1..=100).unwrap_or(2) as u8;
@@ -56,11 +70,27 @@ pub(super) fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<T
             diversion,
             balance: if by_calls { Balance::Calls } else { Balance::Weight },
             probe,
+            released_by,
+            released_by_contact,
+            follows,
             down_after,
             up_after,
         });
     }
     targets
+}
+
+/// `Name` or `Name: value`, of a header nobody else gives a meaning to here.
+fn read_sign(text: &str) -> Option<Sign> {
+    let (name, value) = match text.split_once(':') {
+        Some((name, value)) => (name.trim(), Some(value.trim())),
+        None => (text.trim(), None),
+    };
+    let is_other = HeaderName::parse(name.as_bytes()) == HeaderName::Other;
+    let is_name =
+        !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet));
+    let is_value = value.is_none_or(|value| !value.is_empty() && !value.contains(['\r', '\n']));
+    (is_other && is_name && is_value).then(|| Sign { name: name.into(), value: value.map(Into::into) })
 }
 
 fn read_probe(section: &mut Section, problems: &mut Problems) -> Option<Probe> {

@@ -33,10 +33,30 @@ impl Channel {
         self.pool
     }
 
+    /// Takes out what it holds of service and pool; the place in the trunk stays. It must go into another channel at once.
+    pub(crate) fn take_share(&mut self) -> Share {
+        let held = std::mem::take(&mut self.held);
+        Share { service: self.service.take(), pool: self.pool.take(), held }
+    }
+
+    /// Puts in what another channel held; this one must hold nothing of a service or pool.
+    pub(crate) fn put_share(&mut self, share: Share) {
+        debug_assert!(self.pool.is_none() && self.service.is_none(), "a share would be lost: {self:?}");
+        (self.service, self.pool, self.held) = (share.service, share.pool, share.held);
+    }
+
     /// Whether the call was answered.
     pub fn is_held(&self) -> bool {
         self.held
     }
+}
+
+/// What a call holds of a service and its pool, on its way from one call to another.
+#[must_use = "a share that is not put into a channel is lost"]
+pub(crate) struct Share {
+    service: Option<ServiceId>,
+    pool: Option<PoolId>,
+    held: bool,
 }
 
 impl Drop for Channel {

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use super::{PoolId, ServiceId, TrunkId};
+use crate::store::Key;
 use crate::time::Instant;
 
 /// Shards of the table: each grows by itself, so that no growth is a pause.
@@ -34,6 +35,10 @@ pub struct Slot {
     pub target: u16,
     /// Whether it was answered.
     pub answered: bool,
+    /// Whether it gives no sign of life.
+    pub suspect: bool,
+    /// Its key in the shard.
+    pub call: Key,
     /// When the INVITE came.
     pub since: Instant,
 }
@@ -47,7 +52,7 @@ impl Slot {
         (call_id, caller, number): (&[u8], &[u8], &[u8]),
         (trunk, service, pool): (TrunkId, Option<ServiceId>, Option<PoolId>),
         target: u16,
-        since: Instant,
+        (since, call): (Instant, Key),
     ) -> Self {
         let [call_id, caller, number] = [call_id, caller, number].map(|text| &text[..text.len().min(TEXT_MAX)]);
         Self {
@@ -59,6 +64,8 @@ impl Slot {
             pool,
             target,
             answered: false,
+            suspect: false,
+            call,
             since,
         }
     }
@@ -108,6 +115,11 @@ impl Slots {
         if let Some(mut slot) = self.table.get_mut(&id) {
             change(&mut slot);
         }
+    }
+
+    /// A call's entry.
+    pub fn get(&self, id: SlotId) -> Option<Slot> {
+        self.table.view(&id, |_, slot| slot.clone())
     }
 
     /// Takes a call out.

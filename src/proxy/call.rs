@@ -3,9 +3,12 @@
 //! A call is a Call-ID and the caller's tag, whatever its forks, copies and attempts (I3). It ends in one place,
 //! [`super::Proxy::end_call`], which gives back everything it holds.
 
+use super::talk::Talk;
+use super::transfer::Refer;
+use crate::metrics::EndReason;
 use crate::outbox::Hop;
 use crate::pool::{Channel, PoolId, SlotId};
-use crate::store::Timer;
+use crate::store::{Key, Timer};
 use crate::time::Instant;
 use crate::transaction::key::Fingerprint;
 
@@ -104,6 +107,29 @@ pub(super) struct Call {
     pub(super) since: Instant,
     /// The longest it may take, in seconds.
     pub(super) longest_s: u32,
+    /// How often the callee is asked whether it still knows the call, in seconds; 0: never.
+    pub(super) ask_s: u32,
+    /// When the longest call, or the wait for the ACK, is over.
+    pub(super) until: Instant,
+    /// When the session must have been refreshed; zero: never.
+    pub(super) lease: Instant,
+    /// When the callee is asked next; zero: never.
+    pub(super) ask_at: Instant,
+    /// Questions in a row it did not answer.
+    pub(super) missed: u8,
+    pub(super) is_suspect: bool,
+    /// Whether its callee transfers it.
+    pub(super) refer: Refer,
+    /// The call that replaces it and gets its channel.
+    pub(super) heir: Key,
+    /// Why we end it, when we do.
+    pub(super) ending: Option<EndReason>,
+    /// The server transaction of the INVITE that began it.
+    pub(super) server: Key,
+    /// The caller's Contact, until there is a dialog.
+    pub(super) contact: Box<[u8]>,
+    /// What a request of our own needs, by dialog.
+    pub(super) talk: Option<Box<Talk>>,
     /// The way to the caller.
     pub(super) caller: Hop,
     /// The way to the callee.
@@ -113,6 +139,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// When the next of its moments comes.
+    pub(super) fn due(&self) -> Instant {
+        [self.lease, self.ask_at].into_iter().filter(|at| *at != Instant::ZERO).fold(self.until, Instant::min)
+    }
+
     /// Whether it holds a channel of `pool`.
     pub(super) fn holds(&self, pool: PoolId) -> bool {
         self.channel.iter().chain(self.more.iter()).any(|channel| channel.pool() == Some(pool))

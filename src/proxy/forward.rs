@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::session::SessionChange;
 use super::{Attempt, Cancel, Proxy, env};
 use crate::outbox::{Hop, ListenerId};
 use crate::route::Router;
@@ -26,6 +27,8 @@ pub(super) struct Changes<'a> {
     pub(super) last_route_popped: bool,
     /// Whether we stay on the dialog's route, and the call it belongs to.
     pub(super) record_route: Option<Option<Cookie>>,
+    /// Of the session's timer.
+    pub(super) session: SessionChange,
     /// Whole lines to add at the top.
     pub(super) lines: &'a [u8],
     /// History-Info lines, which come behind those the request has (RFC 7044 §10.3).
@@ -74,6 +77,14 @@ pub(super) fn write(
         None => lines.push_bytes(b"Max-Forwards: 70\r\n"),
     }
     push_length(&mut lines, message, out_hop);
+    let session = (changes.session != SessionChange::default()).then(|| changes.session.numbers());
+    for (name, number) in session.iter().flatten() {
+        if message.header(*name).is_none() && !number.as_bytes().is_empty() {
+            for part in [name.label().as_bytes(), b": ", number.as_bytes(), b"\r\n"] {
+                lines.push_bytes(part);
+            }
+        }
+    }
     let stamp = found.via.stamp(source);
     let mut fits = true;
     let mut edit = Edit::new(message);
@@ -99,6 +110,13 @@ pub(super) fn write(
     }
     if let (Some(header), Some(_)) = (message.header(HeaderName::MaxForwards), found.max_forwards) {
         fits &= edit.replace(header.value.range(), max_forwards.as_bytes());
+    }
+    for (name, number) in session.iter().flatten() {
+        if let Some(header) = message.header(*name).filter(|_| !number.as_bytes().is_empty()) {
+            let digits = message.slice(header.value).iter().take_while(|octet| octet.is_ascii_digit()).count();
+            let start = header.value.start();
+            fits &= edit.replace(start..start + digits, number.as_bytes());
+        }
     }
     fits &= remove_routes(&mut edit, message, changes);
     debug_assert!(fits, "no change needs more splices than there are");
@@ -187,7 +205,7 @@ impl Attempt {
             holds: None,
             cancels,
             peer: super::health::NO_PEER,
-            is_probe: false,
+            own: super::talk::Own::No,
         }
     }
 }

@@ -125,13 +125,15 @@ impl Health {
 
     /// The place the next attempt goes to: of those not tried, alive and allowed, one of the lowest priority.
     pub(super) fn choose(&mut self, now: Instant, places: &[Place], tried: u64, balance: Balance) -> Option<usize> {
-        // The common case costs nothing: one address, nothing against it.
         let open = |health: &Self, at: usize| {
             let peer = health.peers.get(usize::from(places[at].peer))?;
             let is_open =
                 tried & 1 << at == 0 && peer.is_up && !peer.is_drained && !places[at].drain && peer.not_before <= now;
             is_open.then_some((peer.suspect_until > now, places[at].priority))
         };
+        if places.len() == 1 && self.peers[usize::from(places[0].peer)].streak == 0 {
+            return open(self, 0).map(|_| 0);
+        }
         let best = (0..places.len()).filter_map(|at| open(self, at)).min()?;
         let group = |health: &Self| -> u64 {
             (0..places.len()).filter(|at| open(health, *at) == Some(best)).fold(0, |group, at| group | 1 << at)

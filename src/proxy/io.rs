@@ -38,6 +38,16 @@ pub enum Input<'a> {
     },
     /// The operator changed the configuration.
     Reload(Arc<Config>),
+    /// The operator ends a call.
+    EndCall {
+        /// Its number in the table of calls.
+        slot: crate::pool::SlotId,
+    },
+    /// The PBX has transferred a call away and does not say so: its channels go back, the call goes on.
+    Release {
+        /// Its number in the table of calls.
+        slot: crate::pool::SlotId,
+    },
     /// The operator wants no new calls to a URI of a target, or wants them again.
     Drain {
         /// The target's name.

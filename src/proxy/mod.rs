@@ -9,6 +9,7 @@
 
 mod brake;
 mod call;
+mod dialog;
 mod forward;
 mod health;
 mod io;
@@ -16,7 +17,11 @@ mod opening;
 mod probe;
 mod request;
 mod response;
+mod session;
+mod talk;
+mod transfer;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,17 +34,19 @@ use crate::alert::Event;
 use crate::config::Config;
 use crate::metrics::{Counters, Direction, Drop, EndReason};
 use crate::outbox::{ListenerId, Outbox};
-use crate::pool::{Gate, PoolId, Refusal, ServiceId, Slots};
+use crate::pool::{Gate, PoolId, Refusal, ServiceId, SlotId, Slots};
 use crate::route::Router;
 use crate::sip::{Fault, Message, Method};
-use crate::store::{Index, Key, Slab, Wheel};
+use crate::store::{Index, Key, Slab, Timer, Wheel};
 use crate::time::Instant;
 use crate::transaction::key::{Fingerprint, Secret};
-use crate::transaction::timer::{Lengths, Timer};
+use crate::transaction::timer::{self, Lengths};
 use crate::transaction::{self, Due, Outcome, Transactions};
 use brake::Brake;
 use call::Call;
 use health::Health;
+use session::Session;
+use talk::Own;
 
 /// Timers fired in one go; datagrams get their turn between batches.
 const TIMERS: usize = 1024;
@@ -71,6 +78,10 @@ struct Context {
     is_answered: bool,
     /// Whether the call's count of pending INVITEs no longer includes this one.
     is_settled: bool,
+    /// What it says of its session's timer.
+    session: Session,
+    /// The call it replaces (RFC 3891), whose channel it gets.
+    replaces: Key,
 }
 
 /// Where an opening INVITE can go next. Attempts come one after another.
@@ -82,6 +93,10 @@ struct Plan {
     tried: u64,
     /// The address that is tried over TCP, the request being too large for UDP; UDP comes next.
     again: Option<usize>,
+    /// Where a 3xx of the target sent the call; the next one last.
+    contacts: Vec<Box<[u8]>>,
+    /// Contacts followed so far.
+    followed: u8,
     /// The overflow step that comes next.
     next_step: usize,
     /// Why the overflow plan was taken.
@@ -112,7 +127,8 @@ struct Attempt {
     cancels: Key,
     /// Whose answer it waits for, when that is an address of a target.
     peer: u16,
-    is_probe: bool,
+    /// Set for requests of our own.
+    own: Own,
 }
 
 /// Whether an attempt was cancelled.
@@ -144,6 +160,8 @@ pub struct Proxy {
     counters: Counters,
     brake: Brake,
     health: Health,
+    /// Calls that give no sign of life, longest first.
+    suspects: VecDeque<Key>,
     /// The trunk whose certificate the sender of the message at hand has shown.
     certified: Option<usize>,
 }
@@ -193,6 +211,7 @@ impl Proxy {
             counters: Counters::default(),
             brake: Brake::default(),
             health: Health::default(),
+            suspects: VecDeque::new(),
             certified: None,
         };
         let mut router = Router::new(config, &proxy.gate);
@@ -217,6 +236,12 @@ impl Proxy {
                 self.client_event(now, client, transaction::Event::SendFailed);
             }
             Input::Reload(config) => self.reload(now, config),
+            Input::EndCall { slot } => self.end_by_operator(now, slot),
+            Input::Release { slot } => {
+                if let Some(slot) = self.slots.get(slot) {
+                    self.release_channels(now, slot.call);
+                }
+            }
             Input::Drain { target, uri, is_drained } => self.drain_peers(target, uri, is_drained),
         }
     }
@@ -263,7 +288,7 @@ impl Proxy {
                         self.say_trying(now, key);
                     }
                 }
-                Due::Client(key, Timer::C) => self.timer_c(now, key),
+                Due::Client(key, timer::Timer::C) => self.timer_c(now, key),
                 Due::Client(key, timer) => self.client_event(now, key, transaction::Event::Fired(timer)),
                 Due::Call(key) => self.call_timer(now, key),
                 Due::Peer(peer) => self.probe_due(now, peer),
@@ -349,8 +374,9 @@ impl Proxy {
             self.counters.answered += 1;
             self.counters.answer_delay(now - call.since);
             self.slots.update(call.slot, |slot| slot.answered = true);
+            call.until = now + self.router.config.ack_wait;
             self.wheel.stop(call.timer);
-            call.timer = self.wheel.arm(now + self.router.config.ack_wait, Due::Call(key));
+            call.timer = self.wheel.arm(call.due(), Due::Call(key));
         }
     }
 
@@ -359,20 +385,53 @@ impl Proxy {
         let Some(call) = self.calls.get_mut(key) else { return };
         if !call.acked && call.dialogs.is_up() {
             call.acked = true;
+            call.until = now + Duration::from_secs(u64::from(call.longest_s));
+            if call.ask_s > 0 {
+                call.ask_at = now + Duration::from_secs(u64::from(call.ask_s));
+            }
             self.wheel.stop(call.timer);
-            call.timer = self.wheel.arm(now + Duration::from_secs(u64::from(call.longest_s)), Due::Call(key));
+            call.timer = self.wheel.arm(call.due(), Due::Call(key));
+        }
+    }
+
+    /// The operator ends a call.
+    fn end_by_operator(&mut self, now: Instant, slot: SlotId) {
+        if let Some(slot) = self.slots.get(slot) {
+            self.hang_up(now, slot.call, EndReason::Administrator);
+        }
+    }
+
+    /// One of the call's moments came nearer.
+    fn watch_call(&mut self, key: Key) {
+        if let Some(call) = self.calls.get_mut(key) {
+            self.wheel.stop(call.timer);
+            call.timer = self.wheel.arm(call.due(), Due::Call(key));
         }
     }
 
     fn call_timer(&mut self, now: Instant, key: Key) {
         let Some(call) = self.calls.get_mut(key) else { return };
+        call.timer = Timer::NONE;
         // An INVITE under way may still be answered, and ends by its own timers: until then the call is counted.
         if call.pending > 0 {
             call.timer = self.wheel.arm(now + self.lengths.t1 * 64, Due::Call(key));
             return;
         }
-        let reason = if call.answered && !call.acked { EndReason::AckMissing } else { EndReason::LongestCall };
-        self.end_call(now, key, reason);
+        if let Some(reason) = call.ending {
+            // The BYE's own end should have come first.
+            return self.end_call(now, key, reason);
+        }
+        if now >= call.until {
+            let reason = if call.answered && !call.acked { EndReason::AckMissing } else { EndReason::LongestCall };
+            return self.hang_up(now, key, reason);
+        } else if call.lease != Instant::ZERO && now >= call.lease {
+            // RFC 4028 §8.3: "Unlike the UA, it MUST NOT send a BYE."
+            return self.end_call(now, key, EndReason::SessionLapsed);
+        } else if call.ask_at != Instant::ZERO && now >= call.ask_at {
+            call.ask_at = now + Duration::from_secs(u64::from(call.ask_s));
+            self.ask_callee(now, key);
+        }
+        self.watch_call(key);
     }
 
     /// A dialog of the call is over; the last one ends the call, unless an INVITE of it is still under way.
@@ -394,6 +453,10 @@ impl Proxy {
         }
         let uses = context.plan.take().and_then(|plan| plan.uses);
         let (key, answered) = (context.call, context.is_answered);
+        let replaces = std::mem::take(&mut context.replaces);
+        if !replaces.is_none() {
+            self.replacement_answered(replaces, answered);
+        }
         if let Some(pool) = uses.filter(|_| !answered) {
             self.leave_target(now, server, key, pool);
         }
@@ -417,6 +480,7 @@ impl Proxy {
 
     /// The one place where a call ends: everything it holds is given back.
     fn end_call(&mut self, now: Instant, key: Key, reason: EndReason) {
+        self.inherit(key);
         let Some(call) = self.calls.remove(key) else { return };
         self.by_call_id.remove(call.id.hash, key);
         self.health.moved(call.peer, health::NO_PEER);
@@ -467,6 +531,7 @@ impl Proxy {
         call.pending = call.pending.saturating_sub(1);
         if call.pending == 0 && !call.dialogs.is_up() {
             let reason = if call.answered { EndReason::CallerBye } else { EndReason::NotAnswered };
+            let reason = call.ending.unwrap_or(reason);
             self.end_call(now, key, reason);
         }
     }

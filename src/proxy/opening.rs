@@ -8,6 +8,7 @@ use super::forward::Changes;
 use super::health::NO_PEER;
 use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
+use super::transfer::Refer;
 use super::{Attempt, Plan, Proxy, Role, env};
 use crate::config::Step;
 use crate::outbox::{Hop, ListenerId};
@@ -58,17 +59,31 @@ impl Proxy {
             target: settings.target,
             tried: 0,
             again: None,
+            contacts: Vec::new(),
+            followed: 0,
             next_step: 0,
             refusal: None,
             user: None,
             uses: has,
             best: None,
         });
-        let mut channel = None;
+        let (mut channel, mut replaces) = (None, None);
         if has.is_none() {
             let ask =
                 Ask { trunk: router.trunk_id(trunk), service: router.service_id(service), is_known: known.is_some() };
-            match self.gate.admit(now, ask, &mut self.events) {
+            // A call that replaces one on this pool takes over its channel: none is needed.
+            replaces = pool.filter(|_| known.is_none()).and_then(|pool| self.replaced(incoming.message, pool));
+            let mut decision = match replaces {
+                Some(_) => self.gate.admit_to_trunk(ask.trunk, false),
+                None => self.gate.admit(now, ask, &mut self.events),
+            };
+            // A call that gives no sign of life gives way to one that does.
+            if let (Err(Refusal::PoolFull), Some(pool)) = (&decision, pool)
+                && self.reclaim(now, pool)
+            {
+                decision = self.gate.admit(now, ask, &mut self.events);
+            }
+            match decision {
                 Ok(admitted) => {
                     plan.uses = admitted.pool();
                     channel = Some(admitted);
@@ -111,7 +126,14 @@ impl Proxy {
             }
             None if channel.is_some() => {
                 let called = Some(router.service_id(service));
-                self.begin_call(now, incoming, (channel, called), plan.target as u16, settings.longest_call, number)
+                self.begin_call(
+                    now,
+                    incoming,
+                    (channel, called),
+                    plan.target as u16,
+                    (settings.longest_call, settings.ask_s),
+                    number,
+                )
             }
             None => Key::NONE,
         };
@@ -119,6 +141,17 @@ impl Proxy {
         let goes_on = plan.refusal.is_none() || !key.is_none();
         if let Some(transaction) = self.transactions.server_mut(server) {
             transaction.context.plan = Some(plan);
+        }
+        if let Some(call) = self.calls.get_mut(key) {
+            call.server = server;
+        }
+        if let Some(replaces) = replaces
+            && let Some(call) = self.calls.get_mut(replaces)
+        {
+            call.heir = key;
+            if let Some(transaction) = self.transactions.server_mut(server) {
+                transaction.context.replaces = replaces;
+            }
         }
         if goes_on {
             self.trying(now, server);
@@ -132,17 +165,15 @@ impl Proxy {
         incoming: &Incoming<'_>,
         (channel, service): (Option<Channel>, Option<ServiceId>),
         target: u16,
-        longest: Duration,
+        (longest, ask_s): (Duration, u32),
         number: &[u8],
     ) -> Key {
         let Incoming { message, found, origin, .. } = incoming;
         let id = incoming.call_id;
         let from = message.value(HeaderName::From).and_then(NameAddr::parse);
         let caller = from.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
-        let slot = channel.as_ref().map_or(0, |channel| {
-            let holds = (channel.trunk(), service, channel.pool());
-            self.slots.enter(Slot::new((found.call_id, caller, number), holds, target, now))
-        });
+        let holds = channel.as_ref().map(|channel| (channel.trunk(), service, channel.pool()));
+        let contact = message.value(HeaderName::Contact).and_then(NameAddr::parse).map(|it| it.uri_bytes().into());
         let reply = self.router.reply(origin.1, origin.0, &found.via);
         let users = u32::from(channel.as_ref().is_some_and(|channel| channel.pool().is_some()));
         let call = Call {
@@ -154,12 +185,24 @@ impl Proxy {
             answered: false,
             channel,
             more: Vec::new(),
-            slot,
+            slot: 0,
             dialogs: Dialogs::default(),
             acked: false,
             timer: Timer::NONE,
             since: now,
             longest_s: u32::try_from(longest.as_secs()).unwrap_or(u32::MAX),
+            ask_s,
+            until: now + longest,
+            lease: Instant::ZERO,
+            ask_at: Instant::ZERO,
+            missed: 0,
+            is_suspect: false,
+            refer: Refer::No,
+            heir: Key::NONE,
+            ending: None,
+            server: Key::NONE,
+            contact: contact.unwrap_or_default(),
+            talk: None,
             caller: reply,
             callee: reply,
             peer: NO_PEER,
@@ -168,8 +211,10 @@ impl Proxy {
         self.by_call_id.insert(id.hash, key);
         // A net under every other way a call can end.
         let timer = self.wheel.arm(now + longest, Due::Call(key));
+        let slot = holds
+            .map_or(0, |holds| self.slots.enter(Slot::new((found.call_id, caller, number), holds, target, (now, key))));
         if let Some(call) = self.calls.get_mut(key) {
-            call.timer = timer;
+            (call.timer, call.slot) = (timer, slot);
         }
         tracing::debug!(slot, "call begins");
         key
@@ -207,6 +252,23 @@ impl Proxy {
             let Some(mut plan) = transaction.context.plan.take() else { return };
             let router = Arc::clone(&plan.router);
             let target = &router.config.targets[plan.target];
+            if let Some(contact) = plan.contacts.pop() {
+                transaction.context.plan = Some(plan);
+                let hop = Uri::parse(&contact).and_then(|uri| super::dialog::hop_to(&router, &uri, None, listener));
+                let Some(hop) = hop else { continue };
+                let cookie = Cookie::new(&self.secret, call);
+                let session = self.plan_session(server, message);
+                let changes = Changes {
+                    request_uri: Some(&contact),
+                    routes_popped: popped,
+                    record_route: Some(Some(cookie)),
+                    session,
+                    ..Changes::default()
+                };
+                self.send_attempt(now, &router, message, found, server, hop, Some(target.silence), &changes);
+                self.call_goes_to(call, hop, NO_PEER);
+                return;
+            }
             let places = router.places(plan.target);
             let again = plan.again.take();
             let chosen = again.or_else(|| self.health.choose(now, places, plan.tried, target.balance));
@@ -229,11 +291,13 @@ impl Proxy {
                     &scratch[..]
                 });
                 let cookie = Cookie::new(&self.secret, call);
+                let session = self.plan_session(server, message);
                 let (top, history) = lines.as_ref().map_or((&b""[..], &b""[..]), |(top, history)| (top, history));
                 let changes = Changes {
                     request_uri,
                     routes_popped: popped,
                     record_route: Some(Some(cookie)),
+                    session,
                     lines: if target.diversion { top } else { b"" },
                     history: if target.history_info { history } else { b"" },
                     ..Changes::default()
@@ -290,6 +354,40 @@ impl Proxy {
         }
     }
 
+    /// The target answered with 3xx and the call goes where it says, away from the target: its channel goes back. Says whether
+    /// there is anywhere to go.
+    pub(super) fn follow(&mut self, now: Instant, server: Key, message: &Message<'_>) -> bool {
+        let Some(transaction) = self.transactions.server_mut(server) else { return false };
+        let call = transaction.context.call;
+        let Some(plan) = &mut transaction.context.plan else { return false };
+        let is_secure = transaction.request.windows(6).take(64).any(|part| part == b" sips:");
+        // §8.1.3.4, §16.5: by q, 1 when not given; thousandths.
+        let quality = |contact: &NameAddr<'_>| contact.parameter("q").map_or(1000, thousandths);
+        let mut contacts: Vec<(u32, Box<[u8]>)> = Vec::new();
+        for span in message.list(HeaderName::Contact) {
+            let Some(contact) = NameAddr::parse(message.slice(span)) else { continue };
+            let Some(uri) = contact.uri().filter(|uri| !uri.has_headers()) else { continue };
+            // RFC 5630 §5.3: a sips: request follows no sip: Contact. Ourselves would be a loop.
+            let may_follow =
+                uri.socket_addr().is_some() && !plan.router.is_self(&uri) && (uri.scheme == Scheme::Sips) == is_secure;
+            if may_follow && plan.followed < CONTACTS_MAX {
+                plan.followed += 1;
+                contacts.push((quality(&contact), uri.as_bytes().into()));
+            }
+        }
+        if contacts.is_empty() {
+            return false;
+        }
+        contacts.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
+        plan.contacts = contacts.into_iter().rev().map(|(_, contact)| contact).collect();
+        plan.tried = u64::MAX;
+        if let Some(pool) = plan.uses.take() {
+            self.leave_target(now, server, call, pool);
+        }
+        self.advance(now, server);
+        true
+    }
+
     /// The INVITE goes to no address of its target any more. Its channel goes back, unless an address that only said
     /// nothing may still hold one.
     pub(super) fn leave_target(&mut self, now: Instant, server: Key, call: Key, pool: PoolId) {
@@ -328,6 +426,20 @@ impl Proxy {
         let attempt = Attempt { peer, ..Attempt::new((server, call), 0, Key::NONE) };
         self.attempt_failed(now, attempt, Failed::Silent);
     }
+}
+
+/// Contacts of 3xx answers followed for one INVITE.
+const CONTACTS_MAX: u8 = 5;
+
+/// A q value (RFC 3261 §25.1) in thousandths; 0 when it cannot be read.
+fn thousandths(text: &[u8]) -> u32 {
+    let (whole, part) = match text.iter().position(|octet| *octet == b'.') {
+        Some(dot) => (&text[..dot], &text[dot + 1..]),
+        None => (text, &b""[..]),
+    };
+    let digits = part.iter().copied().chain(std::iter::repeat(b'0')).take(3);
+    let part = digits.fold(0, |number, digit| number * 10 + u32::from(digit.wrapping_sub(b'0').min(9)));
+    crate::sip::decimal(whole).map_or(0, |whole| (whole.min(1) * 1000 + part).min(1000))
 }
 
 /// A larger request goes over TCP where it can (§18.1.1): "if the path MTU is unknown and the request is larger than 1300

@@ -1,5 +1,6 @@
 //! OPTIONS to the addresses of targets, to learn whether they live (RFC 3261 §11).
 
+use super::talk::Own;
 use super::{Attempt, Proxy, env, forward};
 use crate::sip::{Message, Method, Text, build};
 use crate::store::{Key, Timer};
@@ -77,7 +78,7 @@ impl Proxy {
         peer.asked_at = now;
         let (transport, address) = peer.way();
         let Some(hop) = router.hop(0, transport, address) else { return };
-        let attempt = Attempt { peer: number, is_probe: true, ..Attempt::new((Key::NONE, Key::NONE), 0, Key::NONE) };
+        let attempt = Attempt { peer: number, own: Own::Probe, ..Attempt::new((Key::NONE, Key::NONE), 0, Key::NONE) };
         let client = self.transactions.open_client(Method::Options, hop, attempt);
         let branch = Branch { client, loop_hash: 0 }.write(&self.secret);
         let mut id = Text::<40>::default();

@@ -3,21 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::call::Call;
 use super::forward::{Changes, OWN_ROUTES_MAX, route_values};
 use super::opening::rewritten;
+use super::session::{self, Session};
 use super::{Cancel, Context, Proxy, Role, env};
 use crate::config::UnknownSource;
-use crate::metrics::{Drop, EndReason};
-use crate::outbox::{Hop, ListenerId};
+use crate::metrics::Drop;
+use crate::outbox::ListenerId;
 use crate::pool::Refusal;
 use crate::route::Router;
 use crate::sip::message::{Essentials, HEADERS_MAX, VIAS_MAX};
 use crate::sip::{Fault, HeaderName, Message, Method, NameAddr, Scheme, Span, Text, Uri, Via, build, typed};
 use crate::store::Key;
 use crate::time::Instant;
+use crate::transaction::Event;
 use crate::transaction::key::{BRANCH_LEN, Branch, Cookie, Domain, Fingerprint};
-use crate::transaction::{Event, Outcome};
 
 /// Header fields and Via values of a request we forward: room is left for our own, and for those of hops behind us.
 const REQUEST_HEADERS_MAX: usize = HEADERS_MAX - 16;
@@ -48,24 +48,25 @@ pub(super) struct Path {
     /// Leading values that are ours.
     pub(super) popped: usize,
     /// The Request-URI was ours: a strict router put the real one at the end of the Route values.
-    strict: bool,
+    pub(super) strict: bool,
     /// The real Request-URI then.
-    request_uri: Option<Span>,
+    pub(super) request_uri: Option<Span>,
     /// The first value that is not ours.
-    next: Option<Span>,
+    pub(super) next: Option<Span>,
     /// The call our own value names.
-    call: Option<Key>,
+    pub(super) call: Option<Key>,
     /// The listener our last own value names: the one that faces where the request goes (RFC 5658 §5).
-    listener: Option<ListenerId>,
+    pub(super) listener: Option<ListenerId>,
 }
 
 /// Why a request goes nowhere.
-const NO_WAY: &str = "the next hop is a name, which this proxy looks up for targets only, or no listener leads there";
+pub(super) const NO_WAY: &str =
+    "the next hop is a name, which this proxy looks up for targets only, or no listener leads there";
 
 /// Lines a refusal of ours adds: Warning (RFC 3261 §20.43), so that the other side's engineer can read why.
 pub(super) type Lines = Text<256>;
 
-fn warning(why: impl std::fmt::Display) -> Lines {
+pub(super) fn warning(why: impl std::fmt::Display) -> Lines {
     let mut lines = Lines::default();
     lines.push(format_args!("Warning: 399 sipweir \"{why}\"\r\n"));
     lines
@@ -123,7 +124,7 @@ impl Proxy {
 
     /// Answers and forgets (§8.2.7): a copy of the request gets the same answer again. An ACK is never answered; nor is
     /// a stranger when the operator wants silence.
-    fn reject(&mut self, message: &Message<'_>, (source, listener): Origin, status: u16, lines: &[u8]) {
+    pub(super) fn reject(&mut self, message: &Message<'_>, (source, listener): Origin, status: u16, lines: &[u8]) {
         if message.method() == Method::Ack {
             return;
         }
@@ -138,17 +139,17 @@ impl Proxy {
         });
     }
 
-    fn is_known(&self, source: SocketAddr) -> bool {
+    pub(super) fn is_known(&self, source: SocketAddr) -> bool {
         self.trunk_of(source).is_some() || self.router.is_target(source.ip())
     }
 
     /// The trunk the message at hand came from: by its certificate, or by its address.
-    fn trunk_of(&self, source: SocketAddr) -> Option<usize> {
+    pub(super) fn trunk_of(&self, source: SocketAddr) -> Option<usize> {
         self.certified.or_else(|| self.router.trunk(source.ip()))
     }
 
     /// The To tag of our own answers: the same for every answer to one request, without remembering it.
-    fn local_tag(&self, message: &Message<'_>) -> Text<20> {
+    pub(super) fn local_tag(&self, message: &Message<'_>) -> Text<20> {
         let branch = message.top_via().and_then(|via| via.branch()).unwrap_or_default();
         let call_id = message.value(HeaderName::CallId).unwrap_or_default();
         let hash = self.secret.sign(Domain::LocalTag, &[call_id, branch]);
@@ -205,6 +206,11 @@ impl Proxy {
             }
             lines.extend_from_slice(b"\r\n");
             return self.reject(message, origin, 420, &lines);
+        }
+        if matches!(method, Method::Invite | Method::Update)
+            && let Err(least) = session::plan(self.router.config.session, message)
+        {
+            return self.reject(message, origin, 422, format!("Min-SE: {least}\r\n").as_bytes());
         }
         if !self.transactions.has_room(found.to_tag.is_some()) {
             self.counters.drop(Drop::TransactionsFull);
@@ -273,7 +279,7 @@ impl Proxy {
 
     // --- within a dialog -------------------------------------------------------------------------------------------
 
-    fn incoming<'a>(
+    pub(super) fn incoming<'a>(
         &self,
         message: &'a Message<'a>,
         found: &'a Essentials<'a>,
@@ -285,173 +291,6 @@ impl Proxy {
         let call_id = self.secret.call(found.call_id);
         let from_tag = self.secret.tag(found.from_tag.unwrap_or_default());
         Incoming { message, found, method, fingerprint, call_id, from_tag, origin, uri, path }
-    }
-
-    /// The call a request within a dialog belongs to, whether the caller sent it, and the tag that names the dialog.
-    fn call_of(&self, incoming: &Incoming<'_>) -> Option<(Key, bool, u32)> {
-        let Incoming { path, call_id: id, from_tag: from, .. } = incoming;
-        let (id, from) = (*id, *from);
-        let to = self.secret.tag(incoming.found.to_tag.unwrap_or_default());
-        let is_it = |call: &Call| call.id == id && (call.from_tag == from || call.from_tag == to);
-        let by_cookie = path.call.filter(|key| self.calls.get(*key).is_some_and(is_it));
-        // Two calls may share Call-ID and caller's tag (an INVITE forked or copied before us): the one that knows the
-        // dialog comes first.
-        let knows = |call: &Call| is_it(call) && (call.dialogs.knows(to) || call.dialogs.knows(from));
-        let key = by_cookie
-            .filter(|key| self.calls.get(*key).is_some_and(knows))
-            .or_else(|| self.find_call(id, knows))
-            .or(by_cookie)
-            .or_else(|| self.find_call(id, is_it))?;
-        let from_caller = self.calls.get(key)?.from_tag == from;
-        Some((key, from_caller, if from_caller { to } else { from }))
-    }
-
-    fn in_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
-        let Incoming { message, found, method, origin, .. } = *incoming;
-        let call = self.call_of(incoming);
-        if call.is_some_and(|(key, from_caller, _)| !from_caller && self.is_where_the_caller_is(key, origin.0)) {
-            return self.reject(message, origin, 403, warning("the callee's tag from the caller's address").as_bytes());
-        }
-        if call.is_none() {
-            if incoming.path.popped == 0
-                && incoming.path.next.is_none()
-                && !incoming.path.strict
-                && router.is_ours(&incoming.uri)
-            {
-                // Nothing says whose dialog it is. A Request-URI in a domain of ours still has a service, whose PBX may
-                // know it better; an INVITE must not get past the gate that way.
-                if method == Method::Invite || router.is_self(&incoming.uri) {
-                    return self.reject(message, origin, 481, b"");
-                }
-                return self.out_of_dialog(now, router, incoming);
-            }
-            if !self.is_known(origin.0) {
-                return self.refuse_stranger(message, origin);
-            }
-            // A To tag is no pass: nobody opens a call by claiming that there is one.
-            if method == Method::Invite {
-                return self.reject(message, origin, 481, b"");
-            }
-        }
-        let Some((changes, hop)) = self.dialog_route(router, incoming, call) else {
-            self.counters.drop(Drop::Unresolved);
-            return self.reject(message, origin, 502, warning(NO_WAY).as_bytes());
-        };
-        if call.is_none() && !self.may_pass(router, incoming, hop.address) {
-            return self.reject(message, origin, 403, warning("this trunk may not relay").as_bytes());
-        }
-        let (key, from_caller, dialog) = call.unwrap_or_default();
-        let role = if call.is_some() { Role::InDialog { from_caller } } else { Role::Other };
-        let server = self.open(incoming, role, key, dialog);
-        if method == Method::Invite {
-            self.trying(now, server);
-        }
-        self.send_attempt(now, router, message, found, server, hop, None, &changes);
-        // The PBX has let go as soon as it says so; the caller's BYE frees nothing before it is answered.
-        if method == Method::Bye && call.is_some() && !from_caller {
-            self.dialog_ended(now, key, dialog, EndReason::CalleeBye);
-        }
-    }
-
-    /// Whether a request that bears the callee's tag comes from where the caller is: it would free a channel the PBX has
-    /// not let go.
-    fn is_where_the_caller_is(&self, key: Key, source: SocketAddr) -> bool {
-        self.calls.get(key).is_some_and(|call| {
-            let (caller, callee) = (call.caller.address, call.callee.address);
-            caller != callee && (source == caller || (source.ip() == caller.ip() && caller.ip() != callee.ip()))
-        })
-    }
-
-    /// Whether a request within a dialog we know nothing of (it began before we did, or was no call) may go on: along a
-    /// route of ours, to a place we know, or anywhere for a trunk that may relay.
-    fn may_pass(&self, router: &Router, incoming: &Incoming<'_>, destination: SocketAddr) -> bool {
-        let is_ours = incoming.path.popped > 0 || incoming.path.strict;
-        let relays = self.trunk_of(incoming.origin.0).is_some_and(|trunk| router.config.trunks[trunk].relay);
-        relays || (is_ours && (router.is_target(destination.ip()) || router.trunk(destination.ip()).is_some()))
-    }
-
-    /// §16.4, §16.6 steps 6 and 7 for a request that has its route in itself.
-    fn dialog_route<'a>(
-        &self,
-        router: &Router,
-        incoming: &Incoming<'a>,
-        call: Option<(Key, bool, u32)>,
-    ) -> Option<(Changes<'a>, Hop)> {
-        let Incoming { message, path, .. } = incoming;
-        let mut changes = Changes { routes_popped: path.popped, last_route_popped: path.strict, ..Changes::default() };
-        let uri_of = |span: Span| NameAddr::parse(message.slice(span)).map(|address| address.uri_bytes());
-        if let Some(span) = path.request_uri {
-            changes.request_uri = Some(uri_of(span)?);
-        }
-        let next = path.next.and_then(uri_of);
-        let former = changes.request_uri.unwrap_or_else(|| message.request_uri());
-        let hop = next.unwrap_or(former);
-        let uri = Uri::parse(hop)?;
-        if next.is_some() && uri.parameter("lr").is_none() {
-            // §16.6 step 6: a strict router gets itself as Request-URI and the former one at the end.
-            changes.route_appended = Some(former);
-            changes.request_uri = Some(hop);
-            changes.routes_popped += 1;
-        }
-        let peer = call.and_then(|(key, from_caller, _)| {
-            let call = self.calls.get(key)?;
-            Some(if from_caller { call.callee } else { call.caller })
-        });
-        // A name we cannot look up, or a Request-URI that names us since the other side follows no Route set: within a
-        // call we know where its other side is.
-        let Some(address) = uri.socket_addr().filter(|_| !router.is_self(&uri)) else { return Some((changes, peer?)) };
-        let transport = uri.transport().ok()?;
-        // The other side's connection is used again, whatever port its Contact says (RFC 5923 asks it to say so; clients
-        // behind NAT cannot be reached otherwise).
-        let is_same_side = |peer: &Hop| {
-            peer.address.ip() == address.ip() && transport.is_none_or(|it| router.transport(peer.listener) == it)
-        };
-        if let Some(peer) = peer.filter(|peer| peer.is_reliable && is_same_side(peer)) {
-            return Some((changes, Hop { connect: if peer.connect == 0 { 0 } else { address.port() }, ..peer }));
-        }
-        let listener = peer.filter(|peer| peer.address == address).map(|peer| peer.listener).or(path.listener);
-        let hop = router.hop(listener.unwrap_or(incoming.origin.1), transport.unwrap_or_default(), address)?;
-        Some((changes, hop))
-    }
-
-    /// The ACK of a 2xx is a request of its own within the dialog; that of any other answer belongs to the transaction.
-    fn ack(&mut self, now: Instant, message: &Message<'_>, found: &Essentials<'_>, (source, listener): Origin) {
-        let fingerprint = self.secret.transaction(message, found, Method::Ack);
-        // An answer given and forgotten bears a tag made from its request.
-        let is_ours = found.to_tag.is_some_and(|tag| tag.len() == 18 && tag == self.local_tag(message).as_bytes());
-        if let Some(key) = self.transactions.find(fingerprint) {
-            // It was for a copy of this INVITE, which was let in afterwards: its caller has given up.
-            if is_ours && self.transactions.server(key).is_some_and(|server| !server.state.is_final()) {
-                return self.give_up(now, key, b"");
-            }
-            let outcome = self.transactions.server_event(env!(self, now), key, Event::Ack, |_| {});
-            if outcome != Outcome::PassUp {
-                return;
-            }
-        }
-        if is_ours {
-            return self.counters.drop(Drop::OwnAck);
-        }
-        let Some(uri) = Uri::parse(message.request_uri()).filter(|_| found.max_forwards != Some(0)) else {
-            return self.counters.drop(Drop::StrayAck);
-        };
-        let router = Arc::clone(&self.router);
-        let path = self.path(&router, message, &uri);
-        let incoming = self.incoming(message, found, (Method::Ack, fingerprint), (source, listener), uri, path);
-        let call = self.call_of(&incoming);
-        match self.dialog_route(&router, &incoming, call) {
-            // Without a call, only along a route of ours and for those we know: an ACK is never a way through us.
-            Some((_, hop))
-                if call.is_none() && !(self.is_known(source) && self.may_pass(&router, &incoming, hop.address)) =>
-            {
-                self.counters.drop(Drop::StrayAck);
-            }
-            Some((changes, hop)) => self.send_ack(&router, message, found, (source, listener), hop, &changes),
-            None => self.counters.drop(Drop::Unresolved),
-        }
-        if let Some((key, true, _)) = call {
-            self.acked(now, key);
-        }
     }
 
     // --- CANCEL ----------------------------------------------------------------------------------------------------
@@ -474,7 +313,7 @@ impl Proxy {
     }
 
     /// The caller of an INVITE wants it no more.
-    fn give_up(&mut self, now: Instant, key: Key, reason: &[u8]) {
+    pub(super) fn give_up(&mut self, now: Instant, key: Key, reason: &[u8]) {
         let Some(server) = self.transactions.server_mut(key) else { return };
         if server.state.is_final() || std::mem::replace(&mut server.context.cancelled, true) {
             return;
@@ -523,12 +362,12 @@ impl Proxy {
 
     // --- out of dialog -----------------------------------------------------------------------------------------------
 
-    fn refuse_stranger(&mut self, message: &Message<'_>, origin: Origin) {
+    pub(super) fn refuse_stranger(&mut self, message: &Message<'_>, origin: Origin) {
         self.refuse_count(Refusal::UnknownTrunk);
         self.reject(message, origin, Refusal::UnknownTrunk.status(), b"");
     }
 
-    fn out_of_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
+    pub(super) fn out_of_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
         let Incoming { message, method, origin, uri, path, .. } = incoming;
         let (source, _) = *origin;
         let Some(trunk) = self.trunk_of(source) else {
@@ -590,7 +429,7 @@ impl Proxy {
         if method == Method::Invite {
             match self.gate.admit_to_trunk(router.trunk_id(trunk), false) {
                 Ok(channel) => {
-                    let longest = router.config.longest_call;
+                    let longest = (router.config.longest_call, 0);
                     key = self.begin_call(
                         now,
                         incoming,
@@ -613,6 +452,7 @@ impl Proxy {
         }
         let cookie = (!key.is_none()).then(|| Cookie::new(&self.secret, key));
         let mut changes = changes;
+        changes.session = self.plan_session(server, message);
         changes.record_route = method.is_dialog_forming().then_some(cookie);
         self.send_attempt(now, router, message, found, server, hop, None, &changes);
         self.call_goes_to(key, hop, super::health::NO_PEER);
@@ -631,6 +471,8 @@ impl Proxy {
             cancelled: false,
             is_answered: false,
             is_settled: false,
+            session: Session::default(),
+            replaces: Key::NONE,
         };
         self.transactions.open_server(fingerprint, method, (source, reply), message.detach(), context)
     }

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 
 use super::health::NO_PEER;
+use super::session::{self, is_refresh};
+use super::talk::{Own, Side};
 use super::{Attempt, Cancel, Proxy, Role, env, forward};
 use crate::metrics::{Drop, EndReason};
 use crate::sip::edit::Edit;
@@ -52,15 +54,16 @@ impl Proxy {
         // §16.7 step 3: without a further Via nothing can be forwarded. It must not move the transaction either, or the
         // caller would wait for ever; a refusal alone says all there is to say (see `send_back`).
         let is_cancel = !client.context.cancels.is_none();
-        if status < 300 && !is_cancel && !client.context.is_probe && !has_next_via(message, &found) {
+        if status < 300 && !is_cancel && client.context.own == Own::No && !has_next_via(message, &found) {
             return self.counters.drop(Drop::NoNextVia);
         }
         let first_provisional = status < 200 && !std::mem::replace(&mut client.context.provisional, true);
-        let (server, peer, is_probe) = (client.context.server, client.context.peer, client.context.is_probe);
+        let (server, call, own) = (client.context.server, client.context.call, client.context.own);
+        let peer = client.context.peer;
         let outcome = self.transactions.client_event(env!(self, now), key, Event::response(status), Some(message));
-        if is_probe {
+        if own != Own::No {
             if outcome == Outcome::PassUp {
-                self.probe_answered(now, peer, Some(status));
+                self.own_answered(now, (own, call, peer), Some(status));
             }
         } else if outcome == Outcome::PassUp && !is_cancel {
             if peer != NO_PEER && (first_provisional || status >= 200) {
@@ -117,7 +120,13 @@ impl Proxy {
                     transaction.context.is_answered = true;
                 }
                 self.answered(now, call, tag);
+                self.remember_talk(call, message, tag);
+                self.refresh(now, server, call, message);
                 self.send_back(now, server, message, found, status);
+                if self.calls.get(call).is_some_and(|call| call.ending.is_some()) {
+                    // It was being ended while it rang, and the answer came first.
+                    self.end_again(now, call);
+                }
                 self.settle(now, server);
                 // An attempt we had left was answered after all: what it may have held, it holds.
                 let client = self.transactions.client_mut(client);
@@ -130,11 +139,33 @@ impl Proxy {
                 self.remember_best(server, status, message.detach());
                 self.advance(now, server);
             }
+            Role::Opening if (300..400).contains(&status) && !cancelled && self.follows(server) => {
+                if !self.follow(now, server, message) {
+                    self.send_back(now, server, message, found, status);
+                    self.settle(now, server);
+                }
+            }
             Role::Opening => {
                 self.send_back(now, server, message, found, status);
                 self.settle(now, server);
             }
             Role::InDialog { from_caller } => {
+                if status < 300 {
+                    self.refresh(now, server, call, message);
+                    let context = self.transactions.server(server).filter(|server| is_refresh(&server.context));
+                    if let Some(request) = context.map(|server| server.request.clone()) {
+                        self.refreshed(call, Side::of(from_caller), dialog, &request, message);
+                        if !from_caller {
+                            self.callee_moved(now, call, &request);
+                        }
+                    }
+                    if matches!(method, Method::Refer | Method::Notify)
+                        && let Some(server) = self.transactions.server(server)
+                    {
+                        let (request, source) = (server.request.clone(), server.source);
+                        self.transfer_answered(now, (call, from_caller), (&request, source), message);
+                    }
+                }
                 self.send_back(now, server, message, found, status);
                 self.in_dialog_answered(now, (call, dialog), method, status, from_caller);
             }
@@ -154,6 +185,25 @@ impl Proxy {
         });
         let wait = wait.map(|seconds| std::time::Duration::from_secs(u64::from(seconds)));
         self.health.failed(now, peer, "a call was answered with 503", wait, &mut self.events);
+    }
+
+    /// Whether a 3xx of the target an INVITE went to is followed here.
+    fn follows(&self, server: Key) -> bool {
+        let plan = self.transactions.server(server).and_then(|server| server.context.plan.as_ref());
+        plan.is_some_and(|plan| plan.router.config.targets[plan.target].follows)
+    }
+
+    /// A 2xx to an INVITE or UPDATE says until when the session may go on.
+    fn refresh(&mut self, now: Instant, server: Key, call: Key, message: &Message<'_>) {
+        let Some(transaction) = self.transactions.server(server).filter(|it| is_refresh(&it.context)) else { return };
+        let session = transaction.context.session;
+        if session.expires == 0 && message.header(HeaderName::SessionExpires).is_none() {
+            return;
+        }
+        let added = self.session_answered(now, call, session, message);
+        if let Some(transaction) = self.transactions.server_mut(server) {
+            transaction.context.session.expires = added.unwrap_or(0);
+        }
     }
 
     /// A final answer to an attempt the proxy had left: a refusal frees what it may have held; a 2xx is one of a fork, and
@@ -223,12 +273,26 @@ impl Proxy {
         if status == 503 {
             fits &= edit.replace(0..message.headers_start(), typed::status_line(500).as_bytes());
         }
-        let mut lines = crate::sip::Text::<40>::default();
+        // What few answers need: a length over a stream, a session timer.
+        let mut lines = None;
         if let Some(server) = self.transactions.server(server) {
-            forward::push_length(&mut lines, message, server.reply);
+            let added = server.context.session.expires;
+            if server.reply.is_reliable || (added > 0 && (200..300).contains(&status)) {
+                let lines = lines.insert(crate::sip::Text::<120>::default());
+                forward::push_length(lines, message, server.reply);
+                if added > 0 && (200..300).contains(&status) {
+                    let require = message.header(HeaderName::Require);
+                    session::push_lines(lines, added, require.is_some());
+                    if let Some(require) = require {
+                        fits &= edit.insert(require.value.end(), b", timer");
+                    }
+                }
+            }
         }
-        fits &= edit.insert(message.headers_start(), lines.as_bytes());
-        debug_assert!(fits, "three splices fit");
+        if let Some(lines) = &lines {
+            fits &= edit.insert(message.headers_start(), lines.as_bytes());
+        }
+        debug_assert!(fits, "four splices fit");
         self.transactions.server_event(env!(self, now), server, Event::response(status), |out| edit.write(out));
     }
 
@@ -265,8 +329,8 @@ impl Proxy {
         if attempt.is_silent {
             return self.attempt_over(now, attempt);
         }
-        if attempt.is_probe {
-            return self.probe_answered(now, attempt.peer, None);
+        if attempt.own != Own::No {
+            return self.own_answered(now, (attempt.own, attempt.call, attempt.peer), None);
         }
         let server = attempt.server;
         let Some(transaction) = self.transactions.server(server) else { return };

@@ -213,6 +213,12 @@ impl Router {
             .find_map(|prefix| self.prefixes.get(prefix).and_then(among))
     }
 
+    /// Whether a Record-Route value is, octet for octet, one of ours: what is faster to see than to read.
+    pub fn wrote(&self, value: &[u8]) -> bool {
+        const NAME: usize = b"Record-Route: ".len();
+        self.lines.iter().any(|lines| value.starts_with(&lines.record_route[NAME..]))
+    }
+
     /// The listener of ours a URI names.
     pub fn own_listener(&self, uri: &Uri<'_>) -> Option<ListenerId> {
         let host = uri.host()?;

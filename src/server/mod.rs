@@ -25,6 +25,7 @@ pub use node::{EventRecord, Node};
 use crate::admin;
 use crate::config::Config;
 use crate::metrics::Counters;
+use crate::pool::SlotId;
 use crate::proxy::{Load, PeerView, Proxy};
 use crate::sinks;
 use crate::transport::stream::Counts;
@@ -97,6 +98,7 @@ pub struct Published {
 /// What the control side asks of a worker.
 pub(crate) enum Request {
     Reload(Arc<Config>, Arc<Tls>),
+    EndCall { slot: SlotId, keeps_call: bool },
     Drain { target: Box<str>, uri: Box<str>, is_drained: bool },
 }
 
@@ -317,6 +319,11 @@ impl Handle {
     /// Sends no new calls to a URI of a target, or sends them again.
     pub fn drain(&self, target: &str, uri: &str, is_drained: bool) -> Result<(), ReloadError> {
         self.ask(Request::Drain { target: target.into(), uri: uri.into(), is_drained })
+    }
+
+    /// Ends a call, or only gives its channel back.
+    pub fn end_call(&self, slot: SlotId, keeps_call: bool) -> Result<(), ReloadError> {
+        self.ask(Request::EndCall { slot, keeps_call })
     }
 
     fn ask(&self, request: Request) -> Result<(), ReloadError> {

@@ -152,6 +152,10 @@ fn serve(node: &Node, proxy: &mut Proxy, streams: &mut Streams, requests: &Recei
                 node.set_router(Arc::clone(proxy.router()));
                 node.raise_reloaded();
             }
+            Request::EndCall { slot, keeps_call } => {
+                let input = if keeps_call { Input::Release { slot } } else { Input::EndCall { slot } };
+                proxy.handle(node.now(), input);
+            }
             Request::Drain { target, uri, is_drained } => {
                 proxy.handle(node.now(), Input::Drain { target: &target, uri: &uri, is_drained });
             }

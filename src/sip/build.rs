@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::header::HeaderName;
 use super::via::Stamp;
-use super::{Message, NameAddr, Via, typed};
+use super::{Message, Method, NameAddr, Via, typed};
 
 /// Writes an answer to `request` (RFC 3261 §8.2.6): Via with `received` and `rport`, From, To with `to_tag` unless it has
 /// one or the status is 100, Call-ID, CSeq, then `extra` (whole lines).
@@ -55,6 +55,10 @@ pub fn response(
             | HeaderName::Diversion
             | HeaderName::Reason
             | HeaderName::Timestamp
+            | HeaderName::Supported
+            | HeaderName::SessionExpires
+            | HeaderName::MinSe
+            | HeaderName::Replaces
             | HeaderName::Other => {}
         }
     }
@@ -97,6 +101,43 @@ pub fn options(out: &mut Vec<u8>, via: &[u8], branch: &[u8], uri: &[u8], from: &
         b"\r\nContent-Length: 0\r\n\r\n",
     ];
     parts.into_iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// One side's view of a dialog (RFC 3261 §12), for a request towards the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialog<'a> {
+    /// The remote target.
+    pub uri: &'a [u8],
+    /// The Route set, parted by commas; empty when there is none.
+    pub routes: &'a [u8],
+    /// From, with the local tag.
+    pub from: &'a [u8],
+    /// To, with the remote tag.
+    pub to: &'a [u8],
+    /// Call-ID.
+    pub call_id: &'a [u8],
+    /// The number of the request.
+    pub cseq: u32,
+}
+
+/// Writes a request within a dialog (RFC 3261 §12.2.1.1); `via` is our line up to the branch, and the branch.
+pub fn in_dialog(out: &mut Vec<u8>, method: Method, via: (&[u8], &[u8]), dialog: &Dialog<'_>, lines: &[u8]) {
+    let first = super::list_end(dialog.routes, 0);
+    let route = NameAddr::parse(&dialog.routes[..first]);
+    let is_strict = route.as_ref().and_then(NameAddr::uri).is_some_and(|uri| uri.parameter("lr").is_none());
+    let name = method.label().as_bytes();
+    // A strict router wants itself as Request-URI and the target last.
+    let uri = if is_strict { route.as_ref().map_or(dialog.uri, NameAddr::uri_bytes) } else { dialog.uri };
+    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
+    put(&[name, b" ", uri, b" SIP/2.0\r\n", via.0, via.1, b"\r\nMax-Forwards: 70\r\n"]);
+    if is_strict {
+        let rest = dialog.routes.get(first + 1..).unwrap_or_default();
+        put(&[b"Route: ", rest, if rest.is_empty() { b"<" } else { b", <" }, dialog.uri, b">\r\n"]);
+    } else if !dialog.routes.is_empty() {
+        put(&[b"Route: ", dialog.routes, b"\r\n"]);
+    }
+    put(&[b"From: ", dialog.from, b"\r\nTo: ", dialog.to, b"\r\nCall-ID: ", dialog.call_id, b"\r\nCSeq: "]);
+    put(&[dialog.cseq.to_string().as_bytes(), b" ", name, b"\r\n", lines, b"Content-Length: 0\r\n\r\n"]);
 }
 
 /// A request to the next hop only: the Request-URI, top Via, Route set, From, Call-ID and CSeq number of `sent`.

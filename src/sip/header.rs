@@ -36,6 +36,14 @@ pub enum HeaderName {
     Reason,
     /// `Timestamp`, copied into a 100 (RFC 3261 §8.2.6.1)
     Timestamp,
+    /// `Supported`, `k`
+    Supported,
+    /// `Session-Expires`, `x` (RFC 4028)
+    SessionExpires,
+    /// `Min-SE` (RFC 4028)
+    MinSe,
+    /// `Replaces` (RFC 3891)
+    Replaces,
     /// Every other header
     Other,
 }
@@ -55,12 +63,18 @@ impl HeaderName {
             (1, b'i') => Self::CallId,
             (1, b'm') => Self::Contact,
             (1, b'l') => Self::ContentLength,
+            (1, b'k') => Self::Supported,
+            (1, b'x') => Self::SessionExpires,
             (2, b't') if is("To") => Self::To,
             (3, b'v') if is("Via") => Self::Via,
             (4, b'f') if is("From") => Self::From,
             (4, b'c') if is("CSeq") => Self::CSeq,
             (5, b'r') if is("Route") => Self::Route,
             (6, b'r') if is("Reason") => Self::Reason,
+            (6, b'm') if is("Min-SE") => Self::MinSe,
+            (8, b'r') if is("Replaces") => Self::Replaces,
+            (9, b's') if is("Supported") => Self::Supported,
+            (15, b's') if is("Session-Expires") => Self::SessionExpires,
             (7, b'c') if is("Call-ID") => Self::CallId,
             (7, b'c') if is("Contact") => Self::Contact,
             (7, b'r') if is("Require") => Self::Require,
@@ -94,6 +108,10 @@ impl HeaderName {
             Self::Diversion => "Diversion",
             Self::Reason => "Reason",
             Self::Timestamp => "Timestamp",
+            Self::Supported => "Supported",
+            Self::SessionExpires => "Session-Expires",
+            Self::MinSe => "Min-SE",
+            Self::Replaces => "Replaces",
             Self::Other => "other",
         }
     }

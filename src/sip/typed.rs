@@ -23,6 +23,7 @@ const PHRASES: &[(u16, &str)] = &[
     (408, "Request Timeout"),
     (416, "Unsupported URI Scheme"),
     (420, "Bad Extension"),
+    (422, "Session Interval Too Small"),
     (480, "Temporarily Unavailable"),
     (481, "Call/Transaction Does Not Exist"),
     (482, "Loop Detected"),

@@ -303,8 +303,20 @@ impl World {
         self.proxy.counters().dropped(reason)
     }
 
+    /// How calls ended: the reasons that occurred, and how often.
+    pub fn ends(&self) -> Vec<(&'static str, u64)> {
+        let all = self.proxy.counters().ends();
+        all.filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.label(), count)).collect()
+    }
+
     pub fn event_labels(&self) -> Vec<&'static str> {
         self.events.iter().map(|event| event.kind.label()).collect()
+    }
+
+    /// The operator's wish.
+    pub fn tell(&mut self, input: Input<'_>) {
+        self.proxy.handle(self.now, input);
+        self.drain();
     }
 
     pub fn reload(&mut self, config: &str) {
@@ -440,10 +452,15 @@ impl World {
     pub fn answer_last(&mut self, address: &str, status: &str) {
         let request = self.sent.iter().rev().find(|(to, text)| *to == at(address) && !text.starts_with("SIP/2.0"));
         let request = request.map(|(_, text)| text.clone()).expect("a request was sent");
-        let kept: Vec<&str> = request
+        let names = ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Record-Route:"];
+        let kept: Vec<String> = request
             .split("\r\n")
             .skip(1)
-            .filter(|line| ["Via:", "From:", "To:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name)))
+            .filter(|line| names.iter().any(|name| line.starts_with(name)))
+            .map(|line| {
+                let tag = if line.starts_with("To:") && !line.contains(";tag=") { ";tag=answered" } else { "" };
+                format!("{line}{tag}")
+            })
             .collect();
         let text = format!("SIP/2.0 {status}\r\n{}\r\nContent-Length: 0\r\n\r\n", kept.join("\r\n"));
         self.raw(address, text.as_bytes());

@@ -1,0 +1,210 @@
+//! Requests within a dialog, and the ACK of a 2xx: whose call they are, and where they go.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::call::Call;
+use super::forward::Changes;
+use super::request::{Incoming, NO_WAY, Origin, warning};
+use super::talk::Side;
+use super::{Proxy, Role, env};
+use crate::metrics::{Drop, EndReason};
+use crate::outbox::{Hop, ListenerId};
+use crate::route::Router;
+use crate::sip::message::Essentials;
+use crate::sip::{Message, Method, NameAddr, Span, Uri};
+use crate::store::Key;
+use crate::time::Instant;
+use crate::transaction::{Event, Outcome};
+
+impl Proxy {
+    /// The call a request within a dialog belongs to, whether the caller sent it, and the tag that names the dialog.
+    pub(super) fn call_of(&self, incoming: &Incoming<'_>) -> Option<(Key, bool, u32)> {
+        let Incoming { path, call_id: id, from_tag: from, .. } = incoming;
+        let (id, from) = (*id, *from);
+        let to = self.secret.tag(incoming.found.to_tag.unwrap_or_default());
+        let is_it = |call: &Call| call.id == id && (call.from_tag == from || call.from_tag == to);
+        let by_cookie = path.call.filter(|key| self.calls.get(*key).is_some_and(is_it));
+        // Two calls may share Call-ID and caller's tag (an INVITE forked or copied before us): the one that knows the
+        // dialog comes first.
+        let knows = |call: &Call| is_it(call) && (call.dialogs.knows(to) || call.dialogs.knows(from));
+        let key = by_cookie
+            .filter(|key| self.calls.get(*key).is_some_and(knows))
+            .or_else(|| self.find_call(id, knows))
+            .or(by_cookie)
+            .or_else(|| self.find_call(id, is_it))?;
+        let from_caller = self.calls.get(key)?.from_tag == from;
+        Some((key, from_caller, if from_caller { to } else { from }))
+    }
+
+    pub(super) fn in_dialog(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>) {
+        let Incoming { message, found, method, origin, .. } = *incoming;
+        let call = self.call_of(incoming);
+        if call.is_some_and(|(key, from_caller, _)| !from_caller && self.is_where_the_caller_is(key, origin.0)) {
+            return self.reject(message, origin, 403, warning("the callee's tag from the caller's address").as_bytes());
+        }
+        if call.is_none() {
+            if incoming.path.popped == 0
+                && incoming.path.next.is_none()
+                && !incoming.path.strict
+                && router.is_ours(&incoming.uri)
+            {
+                // Nothing says whose dialog it is. A Request-URI in a domain of ours still has a service, whose PBX may
+                // know it better; an INVITE must not get past the gate that way.
+                if method == Method::Invite || router.is_self(&incoming.uri) {
+                    return self.reject(message, origin, 481, b"");
+                }
+                return self.out_of_dialog(now, router, incoming);
+            }
+            if !self.is_known(origin.0) {
+                return self.refuse_stranger(message, origin);
+            }
+            // A To tag is no pass: nobody opens a call by claiming that there is one.
+            if method == Method::Invite {
+                return self.reject(message, origin, 481, b"");
+            }
+        }
+        let Some((changes, hop)) = self.dialog_route(router, incoming, call) else {
+            self.counters.drop(Drop::Unresolved);
+            return self.reject(message, origin, 502, warning(NO_WAY).as_bytes());
+        };
+        if call.is_none() && !self.may_pass(router, incoming, hop.address) {
+            return self.reject(message, origin, 403, warning("this trunk may not relay").as_bytes());
+        }
+        let (key, from_caller, dialog) = call.unwrap_or_default();
+        let role = if call.is_some() { Role::InDialog { from_caller } } else { Role::Other };
+        if call.is_some() {
+            self.heard(key, Side::of(from_caller), dialog, found.cseq.number);
+            if !from_caller {
+                self.look_for_sign(now, router, key, message);
+            }
+        }
+        let server = self.open(incoming, role, key, dialog);
+        let mut changes = changes;
+        changes.session = self.plan_session(server, message);
+        if method == Method::Invite {
+            self.trying(now, server);
+        }
+        self.send_attempt(now, router, message, found, server, hop, None, &changes);
+        // The PBX has let go as soon as it says so; the caller's BYE frees nothing before it is answered.
+        if method == Method::Bye && call.is_some() && !from_caller {
+            self.dialog_ended(now, key, dialog, EndReason::CalleeBye);
+        }
+    }
+
+    /// Whether a request that bears the callee's tag comes from where the caller is: it would free a channel the PBX has
+    /// not let go.
+    pub(super) fn is_where_the_caller_is(&self, key: Key, source: SocketAddr) -> bool {
+        self.calls.get(key).is_some_and(|call| {
+            let (caller, callee) = (call.caller.address, call.callee.address);
+            caller != callee && (source == caller || (source.ip() == caller.ip() && caller.ip() != callee.ip()))
+        })
+    }
+
+    /// Whether a request within a dialog we know nothing of (it began before we did, or was no call) may go on: along a
+    /// route of ours, to a place we know, or anywhere for a trunk that may relay.
+    pub(super) fn may_pass(&self, router: &Router, incoming: &Incoming<'_>, destination: SocketAddr) -> bool {
+        let is_ours = incoming.path.popped > 0 || incoming.path.strict;
+        let relays = self.trunk_of(incoming.origin.0).is_some_and(|trunk| router.config.trunks[trunk].relay);
+        relays || (is_ours && (router.is_target(destination.ip()) || router.trunk(destination.ip()).is_some()))
+    }
+
+    /// §16.4, §16.6 steps 6 and 7 for a request that has its route in itself.
+    pub(super) fn dialog_route<'a>(
+        &self,
+        router: &Router,
+        incoming: &Incoming<'a>,
+        call: Option<(Key, bool, u32)>,
+    ) -> Option<(Changes<'a>, Hop)> {
+        let Incoming { message, path, .. } = incoming;
+        let mut changes = Changes { routes_popped: path.popped, last_route_popped: path.strict, ..Changes::default() };
+        let uri_of = |span: Span| NameAddr::parse(message.slice(span)).map(|address| address.uri_bytes());
+        if let Some(span) = path.request_uri {
+            changes.request_uri = Some(uri_of(span)?);
+        }
+        let next = path.next.and_then(uri_of);
+        let former = changes.request_uri.unwrap_or_else(|| message.request_uri());
+        let hop = next.unwrap_or(former);
+        let uri = Uri::parse(hop)?;
+        if next.is_some() && uri.parameter("lr").is_none() {
+            // §16.6 step 6: a strict router gets itself as Request-URI and the former one at the end.
+            changes.route_appended = Some(former);
+            changes.request_uri = Some(hop);
+            changes.routes_popped += 1;
+        }
+        let peer = call.and_then(|(key, from_caller, _)| {
+            let call = self.calls.get(key)?;
+            Some(if from_caller { call.callee } else { call.caller })
+        });
+        // A name we cannot look up, or a Request-URI that names us since the other side follows no Route set: within a
+        // call we know where its other side is.
+        if uri.socket_addr().is_none() || router.is_self(&uri) {
+            return Some((changes, peer?));
+        }
+        let listener = path.listener.unwrap_or(incoming.origin.1);
+        Some((changes, hop_to(router, &uri, peer, listener)?))
+    }
+
+    /// The ACK of a 2xx is a request of its own within the dialog; that of any other answer belongs to the transaction.
+    pub(super) fn ack(
+        &mut self,
+        now: Instant,
+        message: &Message<'_>,
+        found: &Essentials<'_>,
+        (source, listener): Origin,
+    ) {
+        let fingerprint = self.secret.transaction(message, found, Method::Ack);
+        // An answer given and forgotten bears a tag made from its request.
+        let is_ours = found.to_tag.is_some_and(|tag| tag.len() == 18 && tag == self.local_tag(message).as_bytes());
+        if let Some(key) = self.transactions.find(fingerprint) {
+            // It was for a copy of this INVITE, which was let in afterwards: its caller has given up.
+            if is_ours && self.transactions.server(key).is_some_and(|server| !server.state.is_final()) {
+                return self.give_up(now, key, b"");
+            }
+            let outcome = self.transactions.server_event(env!(self, now), key, Event::Ack, |_| {});
+            if outcome != Outcome::PassUp {
+                return;
+            }
+        }
+        if is_ours {
+            return self.counters.drop(Drop::OwnAck);
+        }
+        let Some(uri) = Uri::parse(message.request_uri()).filter(|_| found.max_forwards != Some(0)) else {
+            return self.counters.drop(Drop::StrayAck);
+        };
+        let router = Arc::clone(&self.router);
+        let path = self.path(&router, message, &uri);
+        let incoming = self.incoming(message, found, (Method::Ack, fingerprint), (source, listener), uri, path);
+        let call = self.call_of(&incoming);
+        match self.dialog_route(&router, &incoming, call) {
+            // Without a call, only along a route of ours and for those we know: an ACK is never a way through us.
+            Some((_, hop))
+                if call.is_none() && !(self.is_known(source) && self.may_pass(&router, &incoming, hop.address)) =>
+            {
+                self.counters.drop(Drop::StrayAck);
+            }
+            Some((changes, hop)) => self.send_ack(&router, message, found, (source, listener), hop, &changes),
+            None => self.counters.drop(Drop::Unresolved),
+        }
+        if let Some((key, true, _)) = call {
+            self.acked(now, key);
+        }
+    }
+}
+
+/// The way to a URI with an address, by `listener` unless something speaks for another: `peer` is where that side of the call
+/// was heard last.
+pub(super) fn hop_to(router: &Router, uri: &Uri<'_>, peer: Option<Hop>, listener: ListenerId) -> Option<Hop> {
+    let address = uri.socket_addr()?;
+    let transport = uri.transport().ok()?;
+    // The other side's connection is used again, whatever port its Contact says (RFC 5923 asks it to say so; clients
+    // behind NAT cannot be reached otherwise).
+    let is_same_side = |peer: &Hop| {
+        peer.address.ip() == address.ip() && transport.is_none_or(|it| router.transport(peer.listener) == it)
+    };
+    if let Some(peer) = peer.filter(|peer| peer.is_reliable && is_same_side(peer)) {
+        return Some(Hop { connect: if peer.connect == 0 { 0 } else { address.port() }, ..peer });
+    }
+    let listener = peer.filter(|peer| peer.address == address).map_or(listener, |peer| peer.listener);
+    router.hop(listener, transport.unwrap_or_default(), address)
+}

@@ -1,0 +1,177 @@
+//! Calls that leave the PBX: a call transferred away uses none of its channels any more, and goes on.
+//!
+//! Seed 000 frees a channel when a call is "dropped or successfully transferred to the destination". What says so: the NOTIFY
+//! that ends a REFER well, an INVITE that replaces the call, a sign the PBX was configured to give, or the operator.
+
+use std::net::SocketAddr;
+
+use super::Proxy;
+use crate::config::Target;
+use crate::pool::{Channel, PoolId};
+use crate::route::Router;
+use crate::sip::{HeaderName, Message, Method, NameAddr, trim};
+use crate::store::Key;
+use crate::time::Instant;
+
+/// How far a REFER of the callee came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Refer {
+    /// There is none.
+    #[default]
+    No,
+    /// The caller took it, and will say what became of it.
+    Accepted,
+}
+
+impl Proxy {
+    /// The call uses no channel from now on. What it holds of its trunk stays.
+    pub(super) fn release_channels(&mut self, now: Instant, key: Key) {
+        let Some(call) = self.calls.get_mut(key).filter(|call| call.answered) else { return };
+        (call.users, call.refer) = (0, Refer::No);
+        let mut channels =
+            call.channel.iter_mut().chain(call.more.iter_mut()).filter(|it| it.pool().is_some()).peekable();
+        if channels.peek().is_some() {
+            self.counters.transfers += 1;
+        }
+        for channel in channels {
+            self.gate.release_channel(now, channel, &mut self.events);
+        }
+        self.slots.update(call.slot, |slot| slot.pool = None);
+    }
+
+    /// A request of the callee within the dialog: does it bear the sign its target was configured to give?
+    pub(super) fn look_for_sign(&mut self, now: Instant, router: &Router, key: Key, message: &Message<'_>) {
+        let target = self.calls.get(key).and_then(|call| target_of(router, call.callee.address));
+        let Some(sign) = target.and_then(|target| target.released_by.as_ref()) else { return };
+        let has_it = message.named(&sign.name).is_some_and(|value| match &sign.value {
+            Some(wanted) => value.eq_ignore_ascii_case(wanted.as_bytes()),
+            None => true,
+        });
+        if has_it {
+            self.release_channels(now, key);
+        }
+    }
+
+    /// The caller accepted a re-INVITE or UPDATE of the callee that names another place.
+    pub(super) fn callee_moved(&mut self, now: Instant, key: Key, request: &[u8]) {
+        let router = std::sync::Arc::clone(&self.router);
+        let target = self.calls.get(key).and_then(|call| target_of(&router, call.callee.address));
+        if !target.is_some_and(|target| target.released_by_contact) {
+            return;
+        }
+        let Ok(request) = Message::parse(request) else { return };
+        let contact = request.value(HeaderName::Contact).and_then(NameAddr::parse).and_then(|contact| contact.uri());
+        let is_away =
+            contact.is_some_and(|uri| uri.socket_addr().is_none_or(|address| !router.is_target(address.ip())));
+        if is_away {
+            self.release_channels(now, key);
+        }
+    }
+
+    /// A REFER or NOTIFY within the dialog was accepted. `request` is what was accepted, `source` where it came from.
+    pub(super) fn transfer_answered(
+        &mut self,
+        now: Instant,
+        (key, from_caller): (Key, bool),
+        (request, source): (&[u8], SocketAddr),
+        answer: &Message<'_>,
+    ) {
+        let Ok(request) = Message::parse(request) else { return };
+        let Some(call) = self.calls.get_mut(key) else { return };
+        match (request.method(), from_caller) {
+            // RFC 4488 §4: with `Refer-Sub: false` no NOTIFY will come, so that nothing says it went well but the PBX' BYE.
+            (Method::Refer, false) => {
+                let is_silent = answer.named("Refer-Sub").is_some_and(|value| value.eq_ignore_ascii_case(b"false"));
+                call.refer = if is_silent { Refer::No } else { Refer::Accepted };
+            }
+            (Method::Notify, true) if call.refer == Refer::Accepted => {
+                // Whoever else knows the tags says nothing that frees a channel.
+                if source.ip() != call.caller.address.ip() {
+                    return;
+                }
+                match sipfrag_status(&request) {
+                    Some(200..300) => self.release_channels(now, key),
+                    Some(300..) => call.refer = Refer::No,
+                    Some(_) | None => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The call an INVITE replaces (RFC 3891), when it holds a channel of `pool`: the new call gets that.
+    pub(super) fn replaced(&self, message: &Message<'_>, pool: PoolId) -> Option<Key> {
+        let value = message.value(HeaderName::Replaces)?;
+        let mut parts = value.split(|octet| *octet == b';').map(trim);
+        let call_id = parts.next()?;
+        let (mut to, mut from) = (None, None);
+        for part in parts {
+            let (name, value) = crate::sip::uri::split_parameter(part);
+            if name.eq_ignore_ascii_case(b"to-tag") {
+                to = Some(self.secret.tag(value));
+            } else if name.eq_ignore_ascii_case(b"from-tag") {
+                from = Some(self.secret.tag(value));
+            }
+        }
+        let (to, from) = to.zip(from)?;
+        let id = self.secret.call(call_id);
+        self.find_call(id, |call| {
+            let is_dialog = |caller: u32, callee: u32| {
+                call.from_tag == caller && call.dialogs.knows(callee) && call.dialogs.is_up()
+            };
+            call.holds(pool) && call.heir.is_none() && (is_dialog(from, to) || is_dialog(to, from))
+        })
+    }
+
+    /// What the replaced call holds of a pool goes to the call that replaces it.
+    pub(super) fn inherit(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let heir_key = std::mem::take(&mut call.heir);
+        if heir_key.is_none() {
+            return;
+        }
+        let has_pool = |channel: &&mut Channel| channel.pool().is_some();
+        let has_nothing = |channel: &&mut Channel| channel.pool().is_none() && channel.service().is_none();
+        let heir_has_place = self.calls.get_mut(heir_key).is_some_and(|heir| {
+            heir.channel.iter_mut().chain(heir.more.iter_mut()).any(|channel| has_nothing(&channel))
+        });
+        let Some(call) = self.calls.get_mut(key).filter(|_| heir_has_place) else { return };
+        let mut channels = call.channel.iter_mut().chain(call.more.iter_mut());
+        let Some(share) = channels.find(has_pool).map(Channel::take_share) else { return };
+        call.users = call.users.saturating_sub(1);
+        self.slots.update(call.slot, |slot| slot.pool = None);
+        let Some(heir) = self.calls.get_mut(heir_key) else { return };
+        if let Some(place) = heir.channel.iter_mut().chain(heir.more.iter_mut()).find(has_nothing) {
+            place.put_share(share);
+            let pool = place.pool();
+            heir.users += 1;
+            self.slots.update(heir.slot, |slot| slot.pool = pool);
+        }
+    }
+
+    /// An INVITE that replaces a call was answered, or failed.
+    pub(super) fn replacement_answered(&mut self, replaces: Key, is_accepted: bool) {
+        if is_accepted {
+            self.inherit(replaces);
+        } else if let Some(call) = self.calls.get_mut(replaces) {
+            call.heir = Key::NONE;
+        }
+    }
+}
+
+/// The target that has this address.
+fn target_of(router: &Router, address: SocketAddr) -> Option<&Target> {
+    let has_it = |at: &usize| router.places(*at).iter().any(|place| place.address.ip() == address.ip());
+    let found = (0..router.config.targets.len()).find(has_it)?;
+    Some(&router.config.targets[found])
+}
+
+/// The status in the body of a NOTIFY that tells what became of a REFER (RFC 3515 §2.4.5).
+fn sipfrag_status(request: &Message<'_>) -> Option<u16> {
+    let event = request.named("Event").or_else(|| request.named("o"))?;
+    let package = event.split(|octet| *octet == b';').next().map(trim)?;
+    let body = request.body();
+    let rest = body.get(..8).filter(|start| start.eq_ignore_ascii_case(b"SIP/2.0 ")).map(|_| &body[8..])?;
+    let status = crate::sip::decimal(rest.get(..3)?)?;
+    package.eq_ignore_ascii_case(b"refer").then_some(status as u16)
+}

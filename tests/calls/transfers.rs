@@ -1,0 +1,317 @@
+//! Calls that leave the PBX (RFC 3515, 3891, 4488; seed 000: a channel is free when the call is "successfully transferred").
+
+use sipweir::proxy::Input;
+
+use crate::world::*;
+
+fn up() -> (World, usize) {
+    up_with("")
+}
+
+/// A call that is up; the target `pbx` has these keys.
+fn up_with(keys: &str) -> (World, usize) {
+    let mut world = World::new(&text_with(keys));
+    let caller = world.answered("100");
+    (world, caller)
+}
+
+fn text_with(keys: &str) -> String {
+    let text = config(1, &menu(""));
+    let pbx = format!("name = \"pbx\"\nuri = [\"sip:{PBX}\"]");
+    assert!(text.contains(&pbx));
+    text.replace(&pbx, &format!("{pbx}\n{keys}"))
+}
+
+/// The PBX refers the caller elsewhere, and the caller answers so.
+fn refer(world: &mut World, answer: &str) {
+    let refer = world.in_dialog(End::Callee, 0, "REFER");
+    world.raw_unanswered(
+        PBX,
+        refer.replace("Content-Length: 0", "Refer-To: <sip:agent@10.0.0.20>\r\nContent-Length: 0").as_bytes(),
+    );
+    world.answer_last(CALLER, answer);
+}
+
+/// The caller tells what became of it, from `source`.
+fn notify(world: &mut World, caller: usize, source: &str, status: &str) {
+    let body = format!("SIP/2.0 {status}\r\n");
+    let lines = format!(
+        "Event: refer;id=1\r\nSubscription-State: active\r\nContent-Type: message/sipfrag\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let text = world.in_dialog(End::Caller, caller, "NOTIFY").replace("Content-Length: 0\r\n\r\n", &lines);
+    world.raw(source, text.as_bytes());
+}
+
+#[test]
+fn a_blind_transfer_frees_the_channel_when_the_caller_says_that_it_went_well() {
+    let (mut world, caller) = up();
+    refer(&mut world, "202 Accepted");
+    assert_eq!(world.in_use(), 1, "accepted is not done");
+    notify(&mut world, caller, CALLER, "100 Trying");
+    assert_eq!(world.in_use(), 1);
+    notify(&mut world, caller, CALLER, "200 OK");
+    assert_eq!((world.in_use(), world.view().calls), (0, 1), "the dialog lives on without its channel");
+    assert_eq!(world.reached(PBX, "NOTIFY"), 2);
+    // The channel serves somebody else while the first call is still up.
+    world.answered("100");
+    assert_eq!((world.in_use(), world.view().calls), (1, 2));
+    world.hang_up(End::Callee, 0);
+    world.run();
+    assert_eq!((world.in_use(), world.view().calls), (1, 1), "nothing is given back twice");
+    assert_eq!(world.proxy.counters().transfers, 1);
+}
+
+#[test]
+fn a_transfer_that_fails_frees_nothing() {
+    for status in ["486 Busy Here", "603 Decline"] {
+        let (mut world, caller) = up();
+        refer(&mut world, "202 Accepted");
+        notify(&mut world, caller, CALLER, status);
+        assert_eq!(world.in_use(), 1, "{status}");
+        // That transfer is over: what is said of it afterwards means nothing.
+        notify(&mut world, caller, CALLER, "200 OK");
+        assert_eq!(world.in_use(), 1, "{status}");
+        // A new one may go better.
+        refer(&mut world, "202 Accepted");
+        notify(&mut world, caller, CALLER, "200 OK");
+        assert_eq!(world.in_use(), 0);
+    }
+}
+
+#[test]
+fn a_refer_that_is_refused_frees_nothing() {
+    let (mut world, caller) = up();
+    refer(&mut world, "603 Decline");
+    notify(&mut world, caller, CALLER, "200 OK");
+    assert_eq!(world.in_use(), 1);
+}
+
+#[test]
+fn a_bye_of_the_transferor_right_after_the_202_frees_the_channel_once() {
+    let (mut world, caller) = up();
+    refer(&mut world, "202 Accepted");
+    world.hang_up(End::Callee, 0);
+    world.run();
+    assert_eq!((world.in_use(), world.view().calls), (0, 0));
+    notify(&mut world, caller, CALLER, "200 OK");
+    assert_eq!(world.in_use(), 0);
+}
+
+#[test]
+fn a_notify_that_never_comes_leaves_the_channel_until_the_pbx_hangs_up() {
+    let (mut world, _) = up();
+    refer(&mut world, "202 Accepted");
+    world.run_for(60_000);
+    assert_eq!(world.in_use(), 1);
+    world.hang_up(End::Callee, 0);
+    world.run();
+    assert_eq!(world.in_use(), 0);
+}
+
+#[test]
+fn without_a_subscription_nothing_tells_but_the_bye() {
+    let (mut world, caller) = up();
+    refer(&mut world, "202 Accepted\r\nRefer-Sub: false");
+    assert_eq!(world.in_use(), 1, "RFC 4488: nobody says that it went well");
+    notify(&mut world, caller, CALLER, "200 OK");
+    assert_eq!(world.in_use(), 1, "and who does has not been asked");
+}
+
+#[test]
+fn a_forged_notify_frees_nothing() {
+    // Without a REFER.
+    let (mut world, caller) = up();
+    notify(&mut world, caller, CALLER, "200 OK");
+    assert_eq!(world.in_use(), 1);
+    // From elsewhere, with the right tags.
+    refer(&mut world, "202 Accepted");
+    notify(&mut world, caller, "198.51.100.66:5060", "200 OK");
+    assert_eq!(world.in_use(), 1);
+    // From the transferor itself.
+    let body = "SIP/2.0 200 OK\r\n";
+    let lines =
+        format!("Event: refer\r\nContent-Type: message/sipfrag\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let text = world.in_dialog(End::Callee, 0, "NOTIFY").replace("Content-Length: 0\r\n\r\n", &lines);
+    world.raw(PBX, text.as_bytes());
+    assert_eq!(world.in_use(), 1);
+    // Of another event package.
+    let text = world
+        .in_dialog(End::Caller, caller, "NOTIFY")
+        .replace("Content-Length: 0\r\n\r\n", &lines.replace("refer", "dialog"));
+    world.raw(CALLER, text.as_bytes());
+    assert_eq!(world.in_use(), 1);
+}
+
+fn tag(value: &str) -> &str {
+    value.split(";tag=").nth(1).unwrap()
+}
+
+/// An INVITE that says it replaces a dialog with these names.
+fn replacing(world: &mut World, call_id: &str, to_tag: &str, from_tag: &str) -> usize {
+    let caller = world.invite_with("100", &format!("Replaces: {call_id};to-tag={to_tag};from-tag={from_tag}\r\n"));
+    world.run();
+    caller
+}
+
+#[test]
+fn an_attended_transfer_inherits_the_slot_of_the_call_it_replaces() {
+    let (mut world, first) = up();
+    let leg = world.callers[first].clone();
+    let second = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+    assert!(
+        world.callers[second].up,
+        "the pool is full, and no new channel is needed: {:?}",
+        world.callers[second].answers
+    );
+    assert_eq!((world.in_use(), world.view().calls), (1, 2));
+    // The replaced leg is hung up by who was replaced: the channel stays with the new call.
+    world.hang_up(End::Callee, 0);
+    world.run();
+    assert_eq!((world.in_use(), world.view().calls), (1, 1));
+    assert_eq!(world.slots.list(9, |slot| slot.pool.is_some()).len(), 1);
+    world.hang_up(End::Caller, second);
+    world.run();
+    assert_eq!((world.in_use(), world.view().calls), (0, 0));
+    assert!(world.view().services[0].calls == 0);
+}
+
+#[test]
+fn the_replaced_call_may_end_before_the_new_one_is_answered() {
+    let (mut world, first) = up();
+    world.modes.insert(at(PBX), Mode::Ring);
+    let leg = world.callers[first].clone();
+    // Named from the other side of the dialog.
+    let second = replacing(&mut world, &leg.call_id, tag(&leg.local), tag(&leg.remote));
+    world.hang_up(End::Callee, 0);
+    world.run();
+    assert_eq!(world.in_use(), 1, "the heir has it");
+    world.accept(1);
+    world.run();
+    assert!(world.callers[second].up);
+    let refused = world.invite("100");
+    world.run();
+    assert_eq!((world.final_answer(refused), world.in_use()), (486, 1));
+}
+
+#[test]
+fn a_replacement_that_fails_changes_nothing() {
+    let (mut world, first) = up();
+    world.modes.insert(at(PBX), Mode::Refuse(486));
+    let leg = world.callers[first].clone();
+    let second = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+    assert_eq!((world.final_answer(second), world.in_use(), world.view().calls), (486, 1, 1));
+    world.hang_up(End::Caller, first);
+    world.run();
+    assert_eq!(world.in_use(), 0);
+}
+
+#[test]
+fn a_forged_replaces_gets_no_channel() {
+    let (mut world, first) = up();
+    let leg = world.callers[first].clone();
+    for (call_id, to, from) in [
+        (leg.call_id.as_str(), "guess", tag(&leg.local)),
+        (leg.call_id.as_str(), tag(&leg.remote), "guess"),
+        ("other", tag(&leg.remote), tag(&leg.local)),
+    ] {
+        let second = replacing(&mut world, call_id, to, from);
+        assert_eq!((world.final_answer(second), world.in_use()), (486, 1), "{call_id} {to} {from}");
+    }
+    // Two at a time cannot inherit one slot.
+    world.modes.insert(at(PBX), Mode::Ring);
+    let second = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+    let third = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+    assert_eq!((world.final_answer(second), world.final_answer(third)), (0, 486));
+}
+
+#[test]
+fn a_redirection_by_the_pbx_frees_the_channel_whoever_follows_it() {
+    let moved = |keys: &str| {
+        let mut world = World::new(&text_with(keys));
+        world.deaf.push(at(PBX));
+        let caller = world.invite("100");
+        world.run();
+        world.deaf.clear();
+        let contacts = format!(
+            "302 Moved Temporarily\r\nContact: <sip:low@{PBX2}>;q=0.2, \"Agent, 7\" <sip:agent@{VOICEMAIL}>;q=0.9, <sip:loop@{GATE}>"
+        );
+        world.answer_last(PBX, &contacts);
+        (world, caller)
+    };
+    let (world, caller) = moved("");
+    assert_eq!((world.final_answer(caller), world.in_use()), (302, 0), "the caller follows it");
+    let (mut world, caller) = moved("redirects = \"follow\"");
+    assert!(world.callers[caller].up, "{:?}", world.callers[caller].answers);
+    assert_eq!((world.in_use(), world.view().calls), (0, 1));
+    let seen = world.last_at(VOICEMAIL, "INVITE ");
+    assert!(seen.starts_with(&format!("INVITE sip:agent@{VOICEMAIL} SIP/2.0\r\n")), "the best first: {seen}");
+    assert_eq!(world.reached(PBX2, "INVITE"), 0);
+    world.hang_up(End::Caller, caller);
+    world.run();
+    assert_eq!((world.reached(VOICEMAIL, "BYE"), world.view().calls), (1, 0));
+}
+
+#[test]
+fn contacts_that_fail_lead_to_the_next_and_then_to_the_plan() {
+    let text = text_with("redirects = \"follow\"")
+        .replace("target = \"pbx\"", "target = \"pbx\"\noverflow = [{ reject = 480 }]");
+    let mut world = World::new(&text);
+    world.deaf.push(at(PBX));
+    world.modes.insert(at(PBX2), Mode::Refuse(503));
+    world.modes.insert(at(VOICEMAIL), Mode::Refuse(503));
+    let caller = world.invite("100");
+    world.run();
+    world.deaf.clear();
+    world.answer_last(PBX, &format!("300 Choices\r\nContact: <sip:a@{PBX2}>, <sip:b@{VOICEMAIL}>"));
+    assert_eq!((world.reached(PBX2, "INVITE"), world.reached(VOICEMAIL, "INVITE")), (1, 1));
+    assert_eq!((world.final_answer(caller), world.in_use()), (480, 0));
+}
+
+#[test]
+fn the_sign_a_pbx_is_configured_to_give_frees_the_channel() {
+    for (sign, line, left) in [
+        ("released_by = \"X-Call-State: transferred\"", "X-Call-State: Transferred", 0),
+        ("released_by = \"X-Call-State: transferred\"", "X-Call-State: queued", 1),
+        ("released_by = \"X-Left\"", "x-left: anything", 0),
+        ("", "X-Left: 1", 1),
+    ] {
+        let (mut world, caller) = up_with(sign);
+        // From the caller it means nothing.
+        let text = world
+            .in_dialog(End::Caller, caller, "INFO")
+            .replace("Content-Length", &format!("{line}\r\nContent-Length"));
+        world.raw(CALLER, text.as_bytes());
+        assert_eq!(world.in_use(), 1);
+        let text =
+            world.in_dialog(End::Callee, 0, "INFO").replace("Content-Length", &format!("{line}\r\nContent-Length"));
+        world.raw(PBX, text.as_bytes());
+        assert_eq!((world.in_use(), world.view().calls), (left, 1), "{sign} {line}");
+    }
+}
+
+#[test]
+fn a_reinvite_of_the_pbx_that_names_another_place_frees_the_channel_where_it_is_so_configured() {
+    for (keys, contact, left) in [
+        ("released_by_contact = true", "<sip:agent@192.0.2.200>", 0),
+        ("released_by_contact = true", "<sip:ivr@10.0.0.11:5066>", 1),
+        ("", "<sip:agent@192.0.2.200>", 1),
+    ] {
+        let (mut world, _) = up_with(keys);
+        let text = world.in_dialog(End::Callee, 0, "INVITE").replace(&format!("<sip:x@{PBX}>"), contact);
+        world.raw(PBX, text.as_bytes());
+        assert_eq!(world.in_use(), left, "{keys} {contact}");
+    }
+}
+
+#[test]
+fn the_operator_gives_a_channel_back_and_the_call_goes_on() {
+    let (mut world, caller) = up();
+    let slot = world.slots.list(1, |_| true)[0].0;
+    world.tell(Input::Release { slot });
+    world.tell(Input::Release { slot });
+    assert_eq!((world.in_use(), world.view().calls), (0, 1));
+    world.hang_up(End::Caller, caller);
+    world.run();
+    assert_eq!((world.reached(PBX, "BYE"), world.view().calls), (1, 0));
+}
