@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::Event;
-use crate::route::explain;
+use crate::route::{Question, explain};
 use crate::server::licensing;
-use crate::server::{Handle, Published};
+use crate::server::{Handle, Published, names};
 use crate::sinks;
 use exposition::Exposition;
 use view::{CallsView, Peer, Problem, View};
@@ -33,7 +33,7 @@ struct Admin {
 /// Runs the control side on the current thread until told to stop.
 pub(crate) fn serve(
     handle: Handle,
-    to_be_told: mpsc::Receiver<Event>,
+    (to_be_told, questions): (mpsc::Receiver<Event>, mpsc::Receiver<Question>),
     socket: Option<TcpListener>,
     mut published: mpsc::Receiver<Published>,
     stopped: oneshot::Receiver<()>,
@@ -43,6 +43,7 @@ pub(crate) fn serve(
         Err(error) => return tracing::error!(%error, "no runtime for the admin interface"),
     };
     runtime.block_on(async {
+        tokio::spawn(names::run(handle.clone(), questions));
         tokio::spawn(sinks::run(Arc::clone(handle.node()), to_be_told));
         tokio::spawn(licensing::keep(handle.licensing(), Arc::clone(handle.node())));
         let admin = Arc::new(Admin { handle, exposition: Mutex::new(Exposition::new()) });

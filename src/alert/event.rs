@@ -44,6 +44,10 @@ pub enum EventKind {
     TargetDown,
     /// It answers again.
     TargetUp,
+    /// A target's name cannot be looked up.
+    NameFailing,
+    /// It can again.
+    NameResolved,
     /// The node has more work than time and refuses some new calls.
     Overload,
     /// No call was refused for overload for a second.
@@ -78,7 +82,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
@@ -86,6 +90,8 @@ impl EventKind {
         Self::TrunkLimitOver,
         Self::TargetDown,
         Self::TargetUp,
+        Self::NameFailing,
+        Self::NameResolved,
         Self::Overload,
         Self::OverloadOver,
         Self::LicenceMissing,
@@ -113,6 +119,8 @@ impl EventKind {
             Self::TrunkLimitOver => "trunk_limit_over",
             Self::TargetDown => "target_down",
             Self::TargetUp => "target_up",
+            Self::NameFailing => "name_failing",
+            Self::NameResolved => "name_resolved",
             Self::Overload => "overload",
             Self::OverloadOver => "overload_over",
             Self::LicenceMissing => "licence_missing",
@@ -134,9 +142,12 @@ impl EventKind {
     /// How much it matters.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::TrunkLimit | Self::SinkFailing | Self::PoolNearFull | Self::LicenceExpiring | Self::LicenceClock => {
-                Severity::Warning
-            }
+            Self::NameFailing
+            | Self::TrunkLimit
+            | Self::SinkFailing
+            | Self::PoolNearFull
+            | Self::LicenceExpiring
+            | Self::LicenceClock => Severity::Warning,
             Self::PoolExhausted
             | Self::TargetDown
             | Self::Overload
@@ -147,6 +158,7 @@ impl EventKind {
             Self::SinkRecovered
             | Self::TrunkLimitOver
             | Self::TargetUp
+            | Self::NameResolved
             | Self::PoolRecovered
             | Self::OverloadOver
             | Self::ConfigReloaded
@@ -169,6 +181,8 @@ impl EventKind {
             Self::TrunkLimitOver => "a trunk is below 70 % of max_calls again; says how many calls were refused",
             Self::TargetDown => "an address of a target failed down_after times in a row: calls go elsewhere",
             Self::TargetUp => "an address of a target answers again; says how many calls and probes failed meanwhile",
+            Self::NameFailing => "the name of a target cannot be looked up; addresses it had before go on serving",
+            Self::NameResolved => "the name of a target can be looked up again",
             Self::Overload => "the node has more work than time: some new calls get 503, calls in progress go on",
             Self::OverloadOver => "no call was refused for overload for a second; says how many were",
             Self::LicenceMissing => "no licence in force for a product or feature that is configured",
@@ -198,7 +212,8 @@ impl EventKind {
                 "see whether the carrier sends more than agreed; raise max_calls if the PBX can take it"
             }
             Self::TargetDown => "see whether it runs and can be reached; sipweir targets shows all of them",
-            Self::TrunkLimitOver | Self::TargetUp => "nothing",
+            Self::NameFailing => "see whether the name servers run, and whether the name is spelt as they know it",
+            Self::TrunkLimitOver | Self::TargetUp | Self::NameResolved => "nothing",
             Self::PoolRecovered | Self::OverloadOver | Self::LicenceInForce | Self::LicenceChanged => "nothing",
             Self::Overload => "find out who calls so much (sipweir_trunk_calls); give the node a faster core",
             Self::LicenceMissing | Self::ServiceUnlicensed => "sipweir licence status says what; order and install it",
@@ -221,6 +236,7 @@ impl EventKind {
             | Self::PoolExhausted
             | Self::TrunkLimit
             | Self::TargetDown
+            | Self::NameFailing
             | Self::Overload
             | Self::LicenceMissing
             | Self::ServiceUnlicensed
@@ -228,6 +244,7 @@ impl EventKind {
             Self::PoolRecovered
             | Self::TrunkLimitOver
             | Self::TargetUp
+            | Self::NameResolved
             | Self::OverloadOver
             | Self::LicenceInForce
             | Self::LicenceExpiring
@@ -248,6 +265,7 @@ impl EventKind {
             Self::PoolRecovered => &[Self::PoolNearFull, Self::PoolExhausted],
             Self::TrunkLimitOver => &[Self::TrunkLimit],
             Self::TargetUp => &[Self::TargetDown],
+            Self::NameResolved => &[Self::NameFailing],
             Self::OverloadOver => &[Self::Overload],
             Self::LicenceInForce => &[Self::LicenceMissing],
             Self::ServiceLicensed => &[Self::ServiceUnlicensed],
@@ -256,6 +274,7 @@ impl EventKind {
             | Self::PoolExhausted
             | Self::TrunkLimit
             | Self::TargetDown
+            | Self::NameFailing
             | Self::Overload
             | Self::LicenceMissing
             | Self::LicenceExpiring
@@ -336,6 +355,8 @@ impl fmt::Display for Event {
                 lasted_ms / 1000,
                 lasted_ms % 1000 / 100,
             ),
+            EventKind::NameFailing => write!(f, "name {subject}: {detail}"),
+            EventKind::NameResolved => write!(f, "name {subject} is known again after {} s", lasted_ms / 1000),
             EventKind::Overload => write!(f, "{subject}: more calls than it can serve; some new ones get 503"),
             EventKind::OverloadOver => write!(
                 f,

@@ -75,6 +75,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         tls.finish(problems);
         file.map(String::into_boxed_str)
     });
+    let name_servers = read_name_servers(root, problems);
     let admin = root.section(problems, "admin").and_then(|mut admin| {
         let text = admin.needed_string(problems, "listen", "\"127.0.0.1:8060\"");
         let key = admin.key("listen");
@@ -108,6 +109,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         workers,
         domains: domains.into_iter().map(|domain| domain.to_ascii_lowercase().into()).collect(),
         unknown_source,
+        name_servers,
         tls_ca,
         listen,
         admin,
@@ -165,6 +167,23 @@ fn read_timers(root: &mut Section, problems: &mut Problems) -> (Lengths, Duratio
         section.finish(problems);
     }
     (lengths, ack_wait, longest)
+}
+
+fn read_name_servers(root: &mut Section, problems: &mut Problems) -> Vec<SocketAddr> {
+    let Some(mut section) = root.section(problems, "dns") else { return Vec::new() };
+    let mut servers = Vec::new();
+    for text in section.strings(problems, "servers").unwrap_or_default() {
+        let with_port = text.parse::<SocketAddr>().ok();
+        match with_port.or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53))) {
+            Some(server) => servers.push(server),
+            None => {
+                let what = format!("{text:?} is no address");
+                problems.add(section.key("servers"), what, "write servers = [\"192.0.2.53\"]");
+            }
+        }
+    }
+    section.finish(problems);
+    servers
 }
 
 fn read_session(root: &mut Section, problems: &mut Problems) -> Option<SessionRules> {

@@ -336,6 +336,8 @@ pub struct Config {
     pub domains: Vec<Box<str>>,
     /// What to do with strangers.
     pub unknown_source: UnknownSource,
+    /// Whom names are asked of; the system's name servers when empty.
+    pub name_servers: Vec<SocketAddr>,
     /// Who signs the certificates of those we connect to, PEM; the system's authorities when not given.
     pub tls_ca: Option<Box<str>>,
     /// Sockets to receive on.

@@ -10,12 +10,22 @@ use super::talk::Side;
 use super::{Proxy, Role, env};
 use crate::metrics::{Drop, EndReason};
 use crate::outbox::{Hop, ListenerId};
-use crate::route::Router;
+use crate::route::{Question, Router};
 use crate::sip::message::Essentials;
 use crate::sip::{Message, Method, NameAddr, Span, Uri};
 use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::{Event, Outcome};
+
+/// Where a request that has its route in itself goes.
+pub(super) enum Way<'a> {
+    /// There.
+    Go(Changes<'a>, Hop),
+    /// Where a name leads that must be looked up.
+    Name(Changes<'a>, Question),
+    /// Nowhere we can send to.
+    Nowhere,
+}
 
 impl Proxy {
     /// The call a request within a dialog belongs to, whether the caller sent it, and the tag that names the dialog.
@@ -59,14 +69,32 @@ impl Proxy {
             if !self.is_known(origin.0) {
                 return self.refuse_stranger(message, origin);
             }
-            // A To tag is no pass: nobody opens a call by claiming that there is one.
+            // A To tag is no pass: nobody opens a call by claiming that there is one. Who may relay may do so with or without
+            // a tag, and is counted in its trunk either way.
+            let is_ours = incoming.path.popped > 0 || incoming.path.strict;
             if method == Method::Invite {
+                let trunk = self.trunk_of(origin.0).filter(|trunk| router.config.trunks[*trunk].relay);
+                if let Some(trunk) = trunk.filter(|_| !is_ours) {
+                    return self.relay(now, router, incoming, trunk);
+                }
                 return self.reject(message, origin, 481, b"");
             }
         }
-        let Some((changes, hop)) = self.dialog_route(router, incoming, call) else {
-            self.counters.drop(Drop::Unresolved);
-            return self.reject(message, origin, 502, warning(NO_WAY).as_bytes());
+        let (changes, hop) = match self.dialog_route(router, incoming, call) {
+            Way::Go(changes, hop) => (changes, hop),
+            Way::Name(_, question) => {
+                // Whether it may pass is asked again when it is known where to.
+                let is_ours = incoming.path.popped > 0 || incoming.path.strict;
+                if !is_ours && !self.relays(router, origin.0) {
+                    return self.reject(message, origin, 403, warning("this trunk may not relay").as_bytes());
+                }
+                let server = self.open(incoming, Role::Other, Key::NONE, 0);
+                return self.go_by_name(now, server, question);
+            }
+            Way::Nowhere => {
+                self.counters.drop(Drop::Unresolved);
+                return self.reject(message, origin, 502, warning(NO_WAY).as_bytes());
+            }
         };
         if call.is_none() && !self.may_pass(router, incoming, hop.address) {
             return self.reject(message, origin, 403, warning("this trunk may not relay").as_bytes());
@@ -105,8 +133,12 @@ impl Proxy {
     /// route of ours, to a place we know, or anywhere for a trunk that may relay.
     pub(super) fn may_pass(&self, router: &Router, incoming: &Incoming<'_>, destination: SocketAddr) -> bool {
         let is_ours = incoming.path.popped > 0 || incoming.path.strict;
-        let relays = self.trunk_of(incoming.origin.0).is_some_and(|trunk| router.config.trunks[trunk].relay);
-        relays || (is_ours && (router.is_target(destination.ip()) || router.trunk(destination.ip()).is_some()))
+        self.relays(router, incoming.origin.0)
+            || (is_ours && (router.is_target(destination.ip()) || router.trunk(destination.ip()).is_some()))
+    }
+
+    fn relays(&self, router: &Router, source: SocketAddr) -> bool {
+        self.trunk_of(source).is_some_and(|trunk| router.config.trunks[trunk].relay)
     }
 
     /// §16.4, §16.6 steps 6 and 7 for a request that has its route in itself.
@@ -115,7 +147,16 @@ impl Proxy {
         router: &Router,
         incoming: &Incoming<'a>,
         call: Option<(Key, bool, u32)>,
-    ) -> Option<(Changes<'a>, Hop)> {
+    ) -> Way<'a> {
+        self.try_dialog_route(router, incoming, call).unwrap_or(Way::Nowhere)
+    }
+
+    fn try_dialog_route<'a>(
+        &self,
+        router: &Router,
+        incoming: &Incoming<'a>,
+        call: Option<(Key, bool, u32)>,
+    ) -> Option<Way<'a>> {
         let Incoming { message, path, .. } = incoming;
         let mut changes = Changes { routes_popped: path.popped, last_route_popped: path.strict, ..Changes::default() };
         let uri_of = |span: Span| NameAddr::parse(message.slice(span)).map(|address| address.uri_bytes());
@@ -136,13 +177,18 @@ impl Proxy {
             let call = self.calls.get(key)?;
             Some(if from_caller { call.callee } else { call.caller })
         });
-        // A name we cannot look up, or a Request-URI that names us since the other side follows no Route set: within a
-        // call we know where its other side is.
-        if uri.socket_addr().is_none() || router.is_self(&uri) {
-            return Some((changes, peer?));
+        // A name, or a Request-URI that names us since the other side follows no Route set: within a call we know where its
+        // other side is, and need ask nobody.
+        let is_self = router.is_self(&uri);
+        if uri.socket_addr().is_none() || is_self {
+            return match peer {
+                Some(peer) => Some(Way::Go(changes, peer)),
+                None if is_self => None,
+                None => Some(Way::Name(changes, Question::of_uri(&uri)?)),
+            };
         }
         let listener = path.listener.unwrap_or(incoming.origin.1);
-        Some((changes, hop_to(router, &uri, peer, listener)?))
+        Some(Way::Go(changes, hop_to(router, &uri, peer, listener)?))
     }
 
     /// The ACK of a 2xx is a request of its own within the dialog; that of any other answer belongs to the transaction.
@@ -178,13 +224,23 @@ impl Proxy {
         let call = self.call_of(&incoming);
         match self.dialog_route(&router, &incoming, call) {
             // Without a call, only along a route of ours and for those we know: an ACK is never a way through us.
-            Some((_, hop))
+            Way::Go(_, hop)
                 if call.is_none() && !(self.is_known(source) && self.may_pass(&router, &incoming, hop.address)) =>
             {
                 self.counters.drop(Drop::StrayAck);
             }
-            Some((changes, hop)) => self.send_ack(&router, message, found, (source, listener), hop, &changes),
-            None => self.counters.drop(Drop::Unresolved),
+            Way::Go(changes, hop) => self.send_ack(&router, message, found, (source, listener), hop, &changes),
+            Way::Name(changes, question)
+                if self.is_known(source) && (self.relays(&router, source) || changes.routes_popped > 0) =>
+            {
+                // Its INVITE asked for the name; an ACK waits for nothing.
+                let hops = self.known_hops(&question, listener, self.draw(found.call_id)).unwrap_or_default();
+                match hops.first() {
+                    Some(hop) => self.send_ack(&router, message, found, (source, listener), *hop, &changes),
+                    None => self.counters.drop(Drop::Unresolved),
+                }
+            }
+            Way::Name(..) | Way::Nowhere => self.counters.drop(Drop::Unresolved),
         }
         if let Some((key, true, _)) = call {
             self.acked(now, key);

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::names::Answer;
 use crate::alert::Event;
 use crate::config::Config;
 use crate::outbox::{ListenerId, Transmit};
+use crate::route::Question;
 use crate::store::Key;
 
 /// Something happened.
@@ -38,6 +40,15 @@ pub enum Input<'a> {
     },
     /// The operator changed the configuration.
     Reload(Arc<Config>),
+    /// What came of a question ([`Output::Resolve`]).
+    Resolved {
+        /// The question.
+        question: &'a Question,
+        /// The answer.
+        answer: Answer,
+        /// How long it is good for.
+        ttl: std::time::Duration,
+    },
     /// The operator ends a call.
     EndCall {
         /// Its number in the table of calls.
@@ -66,4 +77,6 @@ pub enum Output<'a> {
     Transmit(Transmit<'a>),
     /// Tell the operators.
     Event(Event),
+    /// Look a name up and say what came of it ([`Input::Resolved`]).
+    Resolve(Question),
 }

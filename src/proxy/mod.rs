@@ -13,6 +13,7 @@ mod dialog;
 mod forward;
 mod health;
 mod io;
+mod names;
 mod opening;
 mod probe;
 mod request;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 
 pub use health::PeerView;
 pub use io::{Input, Output};
+pub use names::Answer;
 
 use crate::alert::Event;
 use crate::config::Config;
@@ -82,6 +84,9 @@ struct Context {
     session: Session,
     /// The call it replaces (RFC 3891), whose channel it gets.
     replaces: Key,
+    /// Addresses of the name it goes to, and how many were tried.
+    hops: u8,
+    hops_tried: u8,
 }
 
 /// Where an opening INVITE can go next. Attempts come one after another.
@@ -160,6 +165,7 @@ pub struct Proxy {
     counters: Counters,
     brake: Brake,
     health: Health,
+    lookups: names::Lookups,
     /// Calls that give no sign of life, longest first.
     suspects: VecDeque<Key>,
     /// The trunk whose certificate the sender of the message at hand has shown.
@@ -211,12 +217,12 @@ impl Proxy {
             counters: Counters::default(),
             brake: Brake::default(),
             health: Health::default(),
+            lookups: names::Lookups::default(),
             suspects: VecDeque::new(),
             certified: None,
         };
-        let mut router = Router::new(config, &proxy.gate);
-        proxy.number(Instant::ZERO, &mut router);
-        proxy.router = Arc::new(router);
+        proxy.make_router(Instant::ZERO, config);
+        proxy.watch_names(Instant::ZERO);
         proxy
     }
 
@@ -236,6 +242,7 @@ impl Proxy {
                 self.client_event(now, client, transaction::Event::SendFailed);
             }
             Input::Reload(config) => self.reload(now, config),
+            Input::Resolved { question, answer, ttl } => self.resolved(now, question, answer, ttl),
             Input::EndCall { slot } => self.end_by_operator(now, slot),
             Input::Release { slot } => {
                 if let Some(slot) = self.slots.get(slot) {
@@ -271,9 +278,8 @@ impl Proxy {
         self.gate.configure(&config.settings(), now, &mut self.events);
         self.transactions.set_max(config.limits.transactions as usize);
         self.lengths = config.timers;
-        let mut router = Router::new(config, &self.gate);
-        self.number(now, &mut router);
-        self.router = Arc::new(router);
+        self.make_router(now, config);
+        self.watch_names(now);
     }
 
     /// Fires the timers that are due, up to a batch: [`Proxy::poll_timeout`] says when to come again.
@@ -292,6 +298,7 @@ impl Proxy {
                 Due::Client(key, timer) => self.client_event(now, key, transaction::Event::Fired(timer)),
                 Due::Call(key) => self.call_timer(now, key),
                 Due::Peer(peer) => self.probe_due(now, peer),
+                Due::Name(name) => self.name_due(now, name),
             }
         }
     }
@@ -308,10 +315,10 @@ impl Proxy {
             }
             return Some(Output::Transmit(transmit));
         }
-        if self.events.is_empty() {
-            return None;
+        if !self.events.is_empty() {
+            return Some(Output::Event(self.events.remove(0)));
         }
-        Some(Output::Event(self.events.remove(0)))
+        self.lookups.asked.pop_front().map(Output::Resolve)
     }
 
     /// When [`Proxy::handle_timeout`] is due; `None` when nothing runs.

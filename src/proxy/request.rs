@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::dialog::Way;
 use super::forward::{Changes, OWN_ROUTES_MAX, route_values};
 use super::opening::rewritten;
 use super::session::{self, Session};
 use super::{Cancel, Context, Proxy, Role, env};
 use crate::config::UnknownSource;
 use crate::metrics::Drop;
-use crate::outbox::ListenerId;
+use crate::outbox::{Hop, ListenerId};
 use crate::pool::Refusal;
 use crate::route::Router;
 use crate::sip::message::{Essentials, HEADERS_MAX, VIAS_MAX};
@@ -60,8 +61,7 @@ pub(super) struct Path {
 }
 
 /// Why a request goes nowhere.
-pub(super) const NO_WAY: &str =
-    "the next hop is a name, which this proxy looks up for targets only, or no listener leads there";
+pub(super) const NO_WAY: &str = "the next hop is a name nobody knows, or no listener leads there";
 
 /// Lines a refusal of ours adds: Warning (RFC 3261 §20.43), so that the other side's engineer can read why.
 pub(super) type Lines = Text<256>;
@@ -128,7 +128,16 @@ impl Proxy {
         if message.method() == Method::Ack {
             return;
         }
-        let Some(reply) = message.top_via().map(|via| self.router.reply(listener, source, &via)) else { return };
+        let reply = match message.top_via() {
+            Some(via) => self.router.reply(listener, source, &via),
+            // Nothing says where the answer goes. Those we know learn at the address they sent from; nobody else is sent
+            // anything they did not ask for.
+            None if self.is_known(source) => {
+                let is_reliable = self.router.transport(listener).is_reliable();
+                Hop { listener, address: source, connect: 0, is_reliable }
+            }
+            None => return,
+        };
         if self.router.config.unknown_source == UnknownSource::Drop && !self.is_known(source) {
             self.counters.drop(Drop::UnknownSource);
             return;
@@ -419,11 +428,15 @@ impl Proxy {
     }
 
     /// A request a trusted trunk sends elsewhere through us: along its Route, or to its Request-URI.
-    fn relay(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>, trunk: usize) {
+    pub(super) fn relay(&mut self, now: Instant, router: &Arc<Router>, incoming: &Incoming<'_>, trunk: usize) {
         let Incoming { message, found, method, origin, .. } = *incoming;
-        let Some((changes, hop)) = self.dialog_route(router, incoming, None) else {
-            self.counters.drop(Drop::Unresolved);
-            return self.reject(message, origin, 502, warning(NO_WAY).as_bytes());
+        let way = match self.dialog_route(router, incoming, None) {
+            Way::Go(changes, hop) => Ok((changes, hop)),
+            Way::Name(_, question) => Err(question),
+            Way::Nowhere => {
+                self.counters.drop(Drop::Unresolved);
+                return self.reject(message, origin, 502, warning(NO_WAY).as_bytes());
+            }
         };
         let mut key = Key::NONE;
         if method == Method::Invite {
@@ -450,8 +463,14 @@ impl Proxy {
         if method == Method::Invite {
             self.trying(now, server);
         }
+        if let Some(call) = self.calls.get_mut(key) {
+            call.server = server;
+        }
+        let (mut changes, hop) = match way {
+            Ok(way) => way,
+            Err(question) => return self.go_by_name(now, server, question),
+        };
         let cookie = (!key.is_none()).then(|| Cookie::new(&self.secret, key));
-        let mut changes = changes;
         changes.session = self.plan_session(server, message);
         changes.record_route = method.is_dialog_forming().then_some(cookie);
         self.send_attempt(now, router, message, found, server, hop, None, &changes);
@@ -473,6 +492,8 @@ impl Proxy {
             is_settled: false,
             session: Session::default(),
             replaces: Key::NONE,
+            hops: 0,
+            hops_tried: 0,
         };
         self.transactions.open_server(fingerprint, method, (source, reply), message.detach(), context)
     }

@@ -113,6 +113,7 @@ impl Proxy {
         let Some(transaction) = self.transactions.server(server) else { return };
         let context = &transaction.context;
         let (role, call, dialog, cancelled) = (context.role, context.call, context.dialog, context.cancelled);
+        let has_plan = context.plan.is_some();
         match role {
             Role::Opening if status < 300 => {
                 let tag = self.secret.tag(found.to_tag.unwrap_or_default());
@@ -134,8 +135,9 @@ impl Proxy {
                     self.no_longer_pending(now, call);
                 }
             }
+            _ if status == 503 && !cancelled && self.next_of_name(now, server) => {}
             // A busy or failing target is not the end while the plan has another; what the PBX decided is.
-            Role::Opening if status == 503 && !cancelled && context.plan.is_some() => {
+            Role::Opening if status == 503 && !cancelled && has_plan => {
                 self.remember_best(server, status, message.detach());
                 self.advance(now, server);
             }
@@ -357,6 +359,9 @@ impl Proxy {
         if role == Role::Opening && context.plan.is_some() && failed != Failed::NoFinal {
             self.remember_best(server, status, Bytes::new());
             return self.advance(now, server);
+        }
+        if failed != Failed::NoFinal && self.next_of_name(now, server) {
+            return;
         }
         if method == Method::Invite || failed == Failed::Unreachable {
             self.answer(now, server, status, b"");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::config::{Target, TargetUri};
-use crate::sip::Transport;
+use crate::sip::{Host, Transport, Uri};
 
 /// Addresses of one target; a plan remembers in 64 bits which it tried.
 pub const PLACES_MAX: usize = 64;
@@ -21,6 +21,13 @@ pub struct Question {
 }
 
 impl Question {
+    /// What must be asked to reach the host of a URI; `None` when that is an address, or the transport is unknown.
+    pub fn of_uri(uri: &Uri<'_>) -> Option<Self> {
+        let Host::Name(host) = uri.host()? else { return None };
+        let host = String::from_utf8_lossy(host).to_ascii_lowercase().into();
+        Some(Self { host, port: uri.port, transport: uri.transport().ok()? })
+    }
+
     /// What must be asked to reach a URI; `None` when its host is an address.
     pub fn of(uri: &TargetUri) -> Option<Self> {
         uri.address.is_none().then(|| Self { host: uri.host.clone(), port: uri.port, transport: uri.transport })

@@ -8,6 +8,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kinds of I/O errors are open-ended")]
 
 pub(crate) mod licensing;
+pub(crate) mod names;
 pub mod node;
 mod run;
 
@@ -26,7 +27,8 @@ use crate::admin;
 use crate::config::Config;
 use crate::metrics::Counters;
 use crate::pool::SlotId;
-use crate::proxy::{Load, PeerView, Proxy};
+use crate::proxy::{Answer, Load, PeerView, Proxy};
+use crate::route::Question;
 use crate::sinks;
 use crate::transport::stream::Counts;
 use crate::transport::tls::{Tls, TlsError};
@@ -98,6 +100,7 @@ pub struct Published {
 /// What the control side asks of a worker.
 pub(crate) enum Request {
     Reload(Arc<Config>, Arc<Tls>),
+    Resolved { question: Question, answer: Answer, ttl: std::time::Duration },
     EndCall { slot: SlotId, keeps_call: bool },
     Drain { target: Box<str>, uri: Box<str>, is_drained: bool },
 }
@@ -105,7 +108,7 @@ pub(crate) enum Request {
 /// Copies of counters on their way to the control side.
 const PUBLISHED_MAX: usize = 4;
 /// Requests to a worker on their way.
-const REQUESTS_MAX: usize = 16;
+const REQUESTS_MAX: usize = 256;
 
 /// A running node.
 pub struct Server {
@@ -218,6 +221,7 @@ impl Server {
         let licensing = licensing::Licensing::start(&config);
         let standing = licensing.standing().clone();
         let (to_sinks, to_be_told) = mpsc::channel(sinks::EVENTS_MAX);
+        let (to_names, questions) = mpsc::channel(names::QUESTIONS_MAX);
         let node = Arc::new(Node::new(Arc::clone(&config), standing, file.map(Path::to_owned), to_sinks));
         let proxy = Proxy::new(config, Arc::clone(&node.gate), Arc::clone(&node.slots), secret);
         node.set_router(Arc::clone(proxy.router()));
@@ -229,10 +233,10 @@ impl Server {
         let (stop_control, stopped) = oneshot::channel();
         let licensing = Arc::new(Mutex::new(licensing));
         let handle = Handle { node: Arc::clone(&node), licensing, requests, waker };
-        let worker = run::spawn(shard, Arc::clone(&node), proxy, requests_in, published_out)?;
+        let worker = run::spawn(shard, Arc::clone(&node), proxy, requests_in, (published_out, to_names))?;
         let control = std::thread::Builder::new().name("sipweir-control".into()).spawn({
             let handle = handle.clone();
-            move || admin::serve(handle, to_be_told, admin_socket, published, stopped)
+            move || admin::serve(handle, (to_be_told, questions), admin_socket, published, stopped)
         })?;
         node.set_ready(true);
         Ok(Self {
@@ -319,6 +323,17 @@ impl Handle {
     /// Sends no new calls to a URI of a target, or sends them again.
     pub fn drain(&self, target: &str, uri: &str, is_drained: bool) -> Result<(), ReloadError> {
         self.ask(Request::Drain { target: target.into(), uri: uri.into(), is_drained })
+    }
+
+    /// Tells the worker what came of a question. While it is busy the answer waits, as long as it is of use.
+    pub(crate) async fn resolved(&self, question: Question, answer: Answer, ttl: std::time::Duration) {
+        for _ in 0..100 {
+            let (question, answer) = (question.clone(), answer.clone());
+            if self.ask(Request::Resolved { question, answer, ttl }).is_ok() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     }
 
     /// Ends a call, or only gives its channel back.

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Node, Published, Request};
 use crate::config::Config;
-use crate::proxy::{Input, Output, Proxy};
+use crate::proxy::{Answer, Input, Output, Proxy};
+use crate::route::Question;
 use crate::time::Instant;
 use crate::transport::stream::Streams;
 use crate::transport::tls::Tls;
@@ -58,7 +60,7 @@ impl Shard {
     }
 
     /// Carries out what the proxy wants done.
-    fn drain(&mut self, node: &Node, now: Instant, proxy: &mut Proxy) {
+    fn drain(&mut self, node: &Node, now: Instant, proxy: &mut Proxy, to_names: &mpsc::Sender<Question>) {
         loop {
             while let Some(output) = proxy.poll_output() {
                 match output {
@@ -74,6 +76,13 @@ impl Shard {
                         }
                     }
                     Output::Event(event) => node.raise(&event),
+                    Output::Resolve(question) => {
+                        if let Err(error) = to_names.try_send(question) {
+                            let (TrySendError::Full(question) | TrySendError::Closed(question)) = error;
+                            let (answer, ttl) = (Answer::Failed, Duration::ZERO);
+                            proxy.handle(now, Input::Resolved { question: &question, answer, ttl });
+                        }
+                    }
                 }
             }
             self.streams.flush(now);
@@ -88,7 +97,7 @@ impl Shard {
         node: &Node,
         mut proxy: Proxy,
         requests: &Receiver<Request>,
-        published: &mpsc::Sender<Published>,
+        (published, to_names): (&mpsc::Sender<Published>, &mpsc::Sender<Question>),
     ) {
         let mut notices = mio::Events::with_capacity(NOTICES);
         let mut now = node.now();
@@ -122,10 +131,10 @@ impl Shard {
             });
             proxy.handle_timeout(now);
             self.streams.handle_timeout(now);
-            self.drain(node, now, &mut proxy);
+            self.drain(node, now, &mut proxy, to_names);
             now = node.now();
             proxy.end_round(began, now, !(self.sockets.has_more() || self.streams.has_more()));
-            self.drain(node, now, &mut proxy);
+            self.drain(node, now, &mut proxy, to_names);
             if now >= publish_at {
                 publish_at = now + PUBLISH;
                 // When the control side is behind, the next copy brings everything.
@@ -152,6 +161,14 @@ fn serve(node: &Node, proxy: &mut Proxy, streams: &mut Streams, requests: &Recei
                 node.set_router(Arc::clone(proxy.router()));
                 node.raise_reloaded();
             }
+            Request::Resolved { question, answer, ttl } => {
+                if let Answer::Found(found) = &answer {
+                    let secure = found.iter().filter(|found| found.transport.is_secure());
+                    secure.for_each(|found| streams.expect(found.address, proxy.router().tls_name(&question)));
+                }
+                proxy.handle(node.now(), Input::Resolved { question: &question, answer, ttl });
+                node.set_router(Arc::clone(proxy.router()));
+            }
             Request::EndCall { slot, keeps_call } => {
                 let input = if keeps_call { Input::Release { slot } } else { Input::EndCall { slot } };
                 proxy.handle(node.now(), input);
@@ -169,9 +186,9 @@ pub(super) fn spawn(
     node: Arc<Node>,
     proxy: Proxy,
     requests: Receiver<Request>,
-    published: mpsc::Sender<Published>,
+    (published, to_names): (mpsc::Sender<Published>, mpsc::Sender<Question>),
 ) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new()
         .name("sipweir-shard-0".into())
-        .spawn(move || shard.run(&node, proxy, &requests, &published))
+        .spawn(move || shard.run(&node, proxy, &requests, (&published, &to_names)))
 }

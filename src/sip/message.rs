@@ -415,7 +415,14 @@ fn parse_start_line(text: &[u8], start: usize, end: usize, fault: &mut Option<Fa
     let last = memchr::memrchr(b' ', line_trimmed).ok_or(Fault::NotSip)?;
     let version = &line_trimmed[last + 1..];
     if version.len() < 5 || !version[..4].eq_ignore_ascii_case(b"SIP/") {
-        return Err(Fault::NotSip);
+        // A request without a version is still one, and can be told so.
+        let is_request = last == first && Method::parse(&text[token.range()]) != Method::Unknown;
+        if !is_request || memchr(b':', version).is_none() {
+            return Err(Fault::NotSip);
+        }
+        fault.get_or_insert(Fault::StartLine);
+        let uri = Span::new(start + first + 1, start + line_trimmed.len());
+        return Ok(StartLine::Request { method: Method::parse(&text[token.range()]), token, uri });
     }
     let uri =
         if last > first { Span::new(start + first + 1, start + last) } else { Span::new(start + first, start + first) };

@@ -112,6 +112,8 @@ pub enum Due {
     Call(Key),
     /// That of a target's address, by its number.
     Peer(u16),
+    /// That of a name, by its number.
+    Name(u16),
 }
 
 /// What a step needs around it.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use mio::event::Event as Notice;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection};
 use tungstenite::handshake::server::ServerHandshake;
 use tungstenite::protocol::Message as Frame;
@@ -44,6 +45,9 @@ const REST: Duration = Duration::from_millis(100);
 pub(super) const BATCH: usize = 64 * 1024;
 /// Octets that may wait for a connection to take them.
 pub(super) const OUTPUT_MAX: usize = 256 * 1024;
+
+/// Addresses with a name to expect there.
+const EXPECTED_MAX: usize = 10_000;
 
 /// Why a connection is no more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,6 +142,8 @@ pub struct Streams {
     failed: Vec<Key>,
     limits: Limits,
     tls: Arc<Tls>,
+    /// Whom to expect at addresses that were looked up.
+    expected: HashMap<SocketAddr, ServerName<'static>, foldhash::fast::RandomState>,
     counts: Counts,
     buffer: Box<[u8]>,
 }
@@ -175,6 +181,7 @@ impl Streams {
             failed: Vec::new(),
             limits: Limits::of(config),
             tls,
+            expected: HashMap::default(),
             counts: Counts::default(),
             buffer: vec![0; BATCH].into_boxed_slice(),
         })
@@ -183,6 +190,16 @@ impl Streams {
     /// New limits and certificates, for connections to come.
     pub fn reload(&mut self, config: &Config, tls: Arc<Tls>) {
         (self.limits, self.tls) = (Limits::of(config), tls);
+    }
+
+    /// The certificate at this address must bear that name.
+    pub fn expect(&mut self, address: SocketAddr, name: &str) {
+        if self.expected.len() >= EXPECTED_MAX {
+            self.expected.clear();
+        }
+        if let Ok(name) = ServerName::try_from(name.to_owned()) {
+            self.expected.insert(address, name);
+        }
     }
 
     /// What was counted.
@@ -437,6 +454,7 @@ impl Streams {
         }
         let tls = if self.transports[at].is_secure() {
             let (config, name) = self.tls.client(at, peer)?;
+            let name = self.expected.get(&peer).cloned().unwrap_or(name);
             Some(ClientConnection::new(config, name).ok()?.into())
         } else {
             None

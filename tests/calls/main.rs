@@ -13,6 +13,7 @@ mod dialogs;
 mod endings;
 mod hostile;
 mod licences;
+mod names;
 mod overflow;
 mod overload;
 mod peers;

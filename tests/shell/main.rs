@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "real sockets take real time; every wait is bounded")]
 #![allow(missing_docs, reason = "tests")]
 
+mod names;
 mod streams;
 
 use std::net::{SocketAddr, UdpSocket};
@@ -104,7 +105,7 @@ fn route_of(answer: &str) -> String {
 }
 
 fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));

@@ -14,6 +14,7 @@ use sipweir::licence::Standing;
 use sipweir::metrics::Drop;
 use sipweir::pool::{Gate, Slots, View};
 use sipweir::proxy::{Input, Output, Proxy};
+use sipweir::route::Question;
 use sipweir::sip::{HeaderName, Message, Method, NameAddr};
 use sipweir::time::Instant;
 
@@ -183,6 +184,8 @@ pub struct World {
     pub callers: Vec<Leg>,
     pub callees: Vec<Leg>,
     pub events: Vec<Event>,
+    /// Names the gate asked for.
+    pub questions: Vec<Question>,
     /// Everything the gate sent, newest last.
     pub sent: Vec<(SocketAddr, String)>,
     /// The same as bytes.
@@ -252,6 +255,7 @@ impl World {
             callers: Vec::new(),
             callees: Vec::new(),
             events: Vec::new(),
+            questions: Vec::new(),
             sent: Vec::new(),
             raw_sent: Vec::new(),
             delivered: Vec::new(),
@@ -414,6 +418,7 @@ impl World {
                     self.carry(at(GATE), destination, payload);
                 }
                 Output::Event(event) => self.events.push(event),
+                Output::Resolve(question) => self.questions.push(question),
             }
         }
     }

@@ -1,0 +1,223 @@
+//! Shell: looks names up for the core (RFC 3263), beside the calls.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Handle;
+use crate::proxy::Answer;
+use crate::route::{Found, Question};
+use crate::sip::Transport;
+
+/// Questions on their way to the control side.
+pub(crate) const QUESTIONS_MAX: usize = 1024;
+/// Names looked up at a time.
+const AT_A_TIME: usize = 64;
+/// How long a name server may take, and how often it is asked.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ATTEMPTS: usize = 2;
+/// How long a whole question may take; the core gives up after ten seconds.
+const WHOLE: Duration = Duration::from_secs(8);
+/// Addresses of one name.
+const FOUND_MAX: usize = 32;
+/// How long it is believed that there is nothing, when the answer does not say.
+const NEGATIVE: Duration = Duration::from_secs(30);
+
+/// Answers questions until nobody asks any more.
+pub(crate) async fn run(handle: Handle, mut questions: mpsc::Receiver<Question>) {
+    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut servers = None;
+    let mut resolver: Option<TokioResolver> = None;
+    while let Some(question) = questions.recv().await {
+        let config = handle.node().config();
+        if servers.as_ref() != Some(&config.name_servers) {
+            resolver = make(&config.name_servers)
+                .map_err(|error| tracing::warn!(event = "no_resolver", %error, "names cannot be looked up"))
+                .ok();
+            servers = Some(config.name_servers.clone());
+        }
+        let Some(resolver) = resolver.clone() else {
+            handle.resolved(question, Answer::Failed, NEGATIVE).await;
+            // The system's configuration may be readable next time.
+            servers = None;
+            continue;
+        };
+        let spoken: Vec<Transport> = config.listen.iter().map(|listen| listen.transport).collect();
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            let found = tokio::time::timeout(WHOLE, look_up(&resolver, &question, &spoken)).await;
+            let (answer, ttl) = match found {
+                Ok(Ok((found, _))) if found.is_empty() => (Answer::NotFound, NEGATIVE),
+                Ok(Ok((found, until))) => (Answer::Found(found), until.saturating_duration_since(now())),
+                Ok(Err(_)) | Err(_) => (Answer::Failed, NEGATIVE),
+            };
+            handle.resolved(question, answer, ttl).await;
+            drop(place);
+        });
+    }
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn make(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+    let mut builder = if servers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let servers = servers.iter().map(|address| {
+            let port = |mut connection: ConnectionConfig| {
+                connection.port = address.port();
+                connection
+            };
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            server.connections = server.connections.into_iter().map(port).collect();
+            server
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut options = ResolverOpts::default();
+        options.use_hosts_file = ResolveHosts::Never;
+        *builder.options_mut() = options;
+        builder
+    };
+    let options = builder.options_mut();
+    (options.timeout, options.attempts) = (PATIENCE, ATTEMPTS);
+    builder.build()
+}
+
+/// Records of one kind; none is not an error.
+async fn records(resolver: &TokioResolver, name: &str, kind: RecordType) -> Result<Option<Lookup>, NetError> {
+    // Names in configurations and messages are whole.
+    let name = if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
+    match resolver.lookup(name, kind).await {
+        Ok(lookup) => Ok(Some(lookup)),
+        Err(error) if error.is_no_records_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every address a question leads to, and until when that holds.
+async fn look_up(
+    resolver: &TokioResolver,
+    question: &Question,
+    spoken: &[Transport],
+) -> Result<(Vec<Found>, Instant), NetError> {
+    let mut search = Search { resolver, found: Vec::new(), until: now() + Duration::from_secs(3600), order: 0 };
+    let host = &*question.host;
+    // §4.2: a port means that addresses alone are asked for.
+    if let Some(port) = question.port {
+        search.addresses(host, question.transport.unwrap_or_default(), port, 1).await?;
+        return Ok((search.found, search.until));
+    }
+    if let Some(transport) = question.transport {
+        if !search.services(&service(host, transport), transport).await? {
+            search.addresses(host, transport, transport.default_port(), 1).await?;
+        }
+        return Ok((search.found, search.until));
+    }
+    // §4.1: NAPTR says by what, in the order the domain prefers.
+    let mut rules: Vec<(u16, u16, Transport, String)> = Vec::new();
+    if let Some(lookup) = records(resolver, host, RecordType::NAPTR).await? {
+        search.until = search.until.min(lookup.valid_until());
+        for record in lookup.answers() {
+            let RData::NAPTR(rule) = &record.data else { continue };
+            let transport = match &*rule.services.to_ascii_uppercase() {
+                b"SIP+D2U" => Transport::Udp,
+                b"SIP+D2T" => Transport::Tcp,
+                b"SIPS+D2T" => Transport::Tls,
+                _ => continue,
+            };
+            if rule.flags.eq_ignore_ascii_case(b"s") && spoken.contains(&transport) {
+                rules.push((rule.order, rule.preference, transport, rule.replacement.to_string()));
+            }
+        }
+    }
+    rules.sort_by_key(|(order, preference, ..)| (*order, *preference));
+    for (_, _, transport, name) in rules {
+        search.services(&name, transport).await?;
+    }
+    if search.found.is_empty() {
+        // "If no NAPTR records are found, the client constructs SRV queries for those transport protocols it supports".
+        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().filter(|it| spoken.contains(it)) {
+            search.services(&service(host, transport), transport).await?;
+        }
+    }
+    if search.found.is_empty() {
+        search.addresses(host, Transport::Udp, Transport::Udp.default_port(), 1).await?;
+    }
+    Ok((search.found, search.until))
+}
+
+/// Where SRV records of a transport are (§4.1).
+fn service(host: &str, transport: Transport) -> String {
+    let prefix = match transport {
+        Transport::Udp => "_sip._udp",
+        Transport::Tls => "_sips._tcp",
+        Transport::Tcp | Transport::Ws | Transport::Wss => "_sip._tcp",
+    };
+    format!("{prefix}.{host}")
+}
+
+struct Search<'a> {
+    resolver: &'a TokioResolver,
+    found: Vec<Found>,
+    until: Instant,
+    /// Of the rule at hand: what comes first stays first.
+    order: u16,
+}
+
+impl Search<'_> {
+    /// The servers of a service; says whether there is the record.
+    async fn services(&mut self, name: &str, transport: Transport) -> Result<bool, NetError> {
+        let Some(lookup) = records(self.resolver, name, RecordType::SRV).await? else { return Ok(false) };
+        self.until = self.until.min(lookup.valid_until());
+        let mut servers: Vec<(u16, u16, u16, String)> = Vec::new();
+        for record in lookup.answers() {
+            if let RData::SRV(server) = &record.data {
+                servers.push((server.priority, server.weight, server.port, server.target.to_string()));
+            }
+        }
+        servers.sort_unstable();
+        let mut last = None;
+        for (priority, weight, port, target) in servers {
+            if last.replace(priority).is_some_and(|last| last != priority) {
+                self.order += 1;
+            }
+            // RFC 2782: a target of "." says that the service is not there.
+            if target != "." {
+                self.addresses(&target, transport, port, weight).await?;
+            }
+        }
+        self.order += 1;
+        Ok(true)
+    }
+
+    async fn addresses(&mut self, name: &str, transport: Transport, port: u16, weight: u16) -> Result<(), NetError> {
+        for kind in [RecordType::A, RecordType::AAAA] {
+            let Some(lookup) = records(self.resolver, name, kind).await? else { continue };
+            self.until = self.until.min(lookup.valid_until());
+            for record in lookup.answers() {
+                let ip = match &record.data {
+                    RData::A(ip) => ip.0.into(),
+                    RData::AAAA(ip) => ip.0.into(),
+                    _ => continue,
+                };
+                if self.found.len() < FOUND_MAX {
+                    let address = SocketAddr::new(ip, port);
+                    self.found.push(Found { transport, address, priority: self.order, weight });
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! Names of targets and next hops (RFC 3263): the world is the name service.
+
+use std::time::Duration;
+
+use sipweir::proxy::{Answer, Input};
+use sipweir::route::{Found, Question};
+use sipweir::sip::Transport;
+
+use crate::world::*;
+
+/// The PBX by its name.
+fn by_name(uri: &str) -> World {
+    let text = config(9, &menu("overflow = [{ route = \"voicemail\" }]"));
+    let pbx = format!("name = \"pbx\"\nuri = [\"sip:{PBX}\"]");
+    assert!(text.contains(&pbx));
+    let mut world = World::new(&text.replace(&pbx, &format!("name = \"pbx\"\nuri = [\"{uri}\"]")));
+    world.run();
+    world
+}
+
+fn found(address: &str, priority: u16, weight: u16) -> Found {
+    Found { transport: Transport::Udp, address: at(address), priority, weight }
+}
+
+/// The name service answers the last question.
+fn tell(world: &mut World, answer: Answer, ttl: u64) {
+    let question = world.questions.last().expect("a question").clone();
+    world.tell(Input::Resolved { question: &question, answer, ttl: Duration::from_secs(ttl) });
+    world.run();
+}
+
+#[test]
+fn a_target_is_asked_for_before_anybody_calls_and_again_when_its_time_is_over() {
+    let mut world = by_name("sip:PBX.example.net");
+    assert_eq!(world.questions, [Question { host: "pbx.example.net".into(), port: None, transport: None }]);
+    // Nobody waits for a name: until it is known the plan is taken.
+    world.answered("100");
+    assert_eq!((world.reached(VOICEMAIL, "INVITE"), world.in_use()), (1, 0));
+    tell(&mut world, Answer::Found(vec![found(PBX, 1, 0)]), 60);
+    world.answered("100");
+    let seen = world.last_at(PBX, "INVITE ");
+    assert!(
+        seen.starts_with("INVITE sip:100@PBX.example.net SIP/2.0\r\n"),
+        "the domain stays in the Request-URI: {seen}"
+    );
+    world.run_for(61_000);
+    assert_eq!(world.questions.len(), 2);
+    // It moved; calls in progress stay where they are.
+    tell(&mut world, Answer::Found(vec![found(PBX2, 1, 0)]), 60);
+    world.answered("100");
+    assert_eq!((world.reached(PBX, "INVITE"), world.reached(PBX2, "INVITE")), (1, 1));
+    world.hang_up(End::Caller, 1);
+    world.run();
+    assert_eq!(world.reached(PBX, "BYE"), 1);
+}
+
+#[test]
+fn the_order_of_srv_records_is_followed_and_the_next_one_tried_with_a_new_branch() {
+    let mut world = by_name("sip:pbx.example.net;transport=udp");
+    assert_eq!(world.questions[0].transport, Some(Transport::Udp));
+    tell(&mut world, Answer::Found(vec![found(PBX2, 2, 0), found(PBX, 1, 0)]), 3600);
+    world.modes.insert(at(PBX), Mode::Refuse(503));
+    let caller = world.answered("100");
+    assert_eq!((world.reached(PBX, "INVITE"), world.reached(PBX2, "INVITE")), (1, 1));
+    let branch = |text: &str| text.split("branch=").nth(1).unwrap().split(['\r', ';']).next().unwrap().to_owned();
+    assert_ne!(branch(&world.last_at(PBX, "INVITE ")), branch(&world.last_at(PBX2, "INVITE ")));
+    assert_eq!((world.final_answer(caller), world.in_use()), (200, 1));
+    // Weights share the calls.
+    tell_again(&mut world, vec![found(PBX, 1, 30), found(PBX2, 1, 10)]);
+    world.modes.insert(at(PBX), Mode::Answer(0));
+    let before = (world.reached(PBX, "INVITE"), world.reached(PBX2, "INVITE"));
+    for _ in 0..8 {
+        let caller = world.answered("100");
+        world.hang_up(End::Caller, caller);
+        world.run();
+    }
+    assert_eq!((world.reached(PBX, "INVITE") - before.0, world.reached(PBX2, "INVITE") - before.1), (6, 2));
+}
+
+fn tell_again(world: &mut World, all: Vec<Found>) {
+    world.run_for(3_601_000);
+    tell(world, Answer::Found(all), 3600);
+}
+
+#[test]
+fn a_dead_name_service_costs_nothing_while_what_it_said_last_still_works() {
+    let mut world = by_name("sip:pbx.example.net");
+    tell(&mut world, Answer::Found(vec![found(PBX, 1, 0)]), 30);
+    world.run_for(31_000);
+    // It never answers: that is found out, told once, and tried again.
+    world.run_for(60_000);
+    assert!(world.questions.len() > 3, "{}", world.questions.len());
+    let caller = world.answered("100");
+    assert_eq!((world.final_answer(caller), world.reached(PBX, "INVITE")), (200, 1));
+    let failing: Vec<String> = world.events.iter().map(ToString::to_string).collect();
+    assert_eq!(failing, ["name pbx.example.net: the name service does not answer; what it said last is kept"]);
+    tell(&mut world, Answer::Found(vec![found(PBX, 1, 0)]), 30);
+    assert_eq!(world.event_labels(), ["name_failing", "name_resolved"]);
+}
+
+#[test]
+fn a_name_that_is_gone_takes_its_addresses_with_it() {
+    let mut world = by_name("sip:pbx.example.net");
+    tell(&mut world, Answer::Found(vec![found(PBX, 1, 0)]), 30);
+    world.run_for(31_000);
+    tell(&mut world, Answer::NotFound, 60);
+    world.answered("100");
+    assert_eq!((world.reached(PBX, "INVITE"), world.reached(VOICEMAIL, "INVITE")), (0, 1));
+    assert_eq!(world.event_labels(), ["name_failing"]);
+    let asked = world.questions.len();
+    world.run_for(59_000);
+    assert_eq!(world.questions.len(), asked, "that there is nothing is believed for its time, too");
+    world.run_for(2_000);
+    assert_eq!(world.questions.len(), asked + 1);
+}
+
+/// A world whose carrier may relay.
+fn relaying() -> World {
+    World::new(&config(1, &menu("")).replacen("name = \"carrier\"", "name = \"carrier\"\nrelay = true", 1))
+}
+
+fn invite_to(world: &mut World, host: &str, call: &str) {
+    world.raw(CALLER, invite_text(host, call).as_bytes());
+}
+
+fn invite_text(host: &str, call: &str) -> String {
+    format!(
+        "INVITE sip:bob@{host} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bK{call}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:bob@{host}>\r\n\
+         Call-ID: {call}\r\nCSeq: 1 INVITE\r\nContact: <sip:a@{CALLER}>\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_request_to_a_name_waits_for_it_and_tries_its_addresses_in_turn() {
+    let mut world = relaying();
+    invite_to(&mut world, "elsewhere.example", "one");
+    assert_eq!((world.questions.len(), world.reached(PBX, "INVITE")), (1, 0));
+    world.run_for(1_000);
+    assert!(world.last_at(CALLER, "SIP/2.0 100").contains("Call-ID: one"), "the caller is not left without a word");
+    // Others wait for the same question; who needs no name waits for nobody.
+    invite_to(&mut world, "ELSEWHERE.example", "two");
+    assert_eq!(world.questions.len(), 1);
+    world.answered("100");
+    world.modes.insert(at(PBX2), Mode::Refuse(503));
+    tell(&mut world, Answer::Found(vec![found(PBX2, 1, 0), found(VOICEMAIL, 2, 0)]), 60);
+    assert_eq!((world.reached(PBX2, "INVITE"), world.reached(VOICEMAIL, "INVITE")), (2, 2));
+    assert!(
+        world.delivered.iter().filter(|(to, text)| *to == at(CALLER) && text.starts_with("SIP/2.0 200")).count() >= 2
+    );
+    // What is known needs no question.
+    invite_to(&mut world, "elsewhere.example", "three");
+    assert_eq!((world.questions.len(), world.reached(VOICEMAIL, "INVITE")), (1, 3));
+    world.run_for(61_000);
+    invite_to(&mut world, "elsewhere.example", "four");
+    assert_eq!(world.questions.len(), 2, "and is forgotten in its time");
+}
+
+#[test]
+fn a_name_nobody_knows_is_an_answer_and_a_dead_name_service_is_one_after_ten_seconds() {
+    let mut world = relaying();
+    invite_to(&mut world, "nowhere.example", "one");
+    tell(&mut world, Answer::NotFound, 30);
+    assert!(world.last_at(CALLER, "SIP/2.0 502").contains("Call-ID: one"));
+    invite_to(&mut world, "nowhere.example", "two");
+    assert!(world.last_at(CALLER, "SIP/2.0 502").contains("Call-ID: two"), "known to be unknown");
+    assert_eq!(world.questions.len(), 1);
+    invite_to(&mut world, "dead.example", "three");
+    world.run_for(11_000);
+    assert!(world.last_at(CALLER, "SIP/2.0 502").contains("Call-ID: three"));
+    assert_eq!(world.view().calls, 0);
+    world.run_for(100_000);
+    assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
+}
+
+#[test]
+fn a_call_cancelled_while_it_waits_for_a_name_goes_nowhere() {
+    let mut world = relaying();
+    invite_to(&mut world, "elsewhere.example", "one");
+    let cancel = format!(
+        "CANCEL sip:bob@elsewhere.example SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKone\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:bob@elsewhere.example>\r\n\
+         Call-ID: one\r\nCSeq: 1 CANCEL\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.raw(CALLER, cancel.as_bytes());
+    tell(&mut world, Answer::Found(vec![found(PBX2, 1, 0)]), 60);
+    assert_eq!(world.reached(PBX2, "INVITE"), 0);
+    assert!(world.last_at(CALLER, "SIP/2.0 487").contains("Call-ID: one"));
+    assert_eq!(world.view().calls, 0);
+}
+
+#[test]
+fn questions_and_those_who_wait_have_a_bound() {
+    let mut world = relaying();
+    for call in 0..300 {
+        let text = invite_text("one.example", &format!("same{call}"));
+        let (listener, source) = (0, at(CALLER));
+        world.tell(Input::Datagram { listener, source, payload: text.as_bytes() });
+    }
+    world.run();
+    let refused = world.delivered.iter().filter(|(_, text)| text.starts_with("SIP/2.0 502")).count();
+    assert_eq!((world.questions.len(), refused), (1, 300 - 256));
+}

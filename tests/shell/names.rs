@@ -1,0 +1,142 @@
+//! Names, looked up by a real name server (dnsmasq) on loopback.
+
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+
+use sipweir::config::Config;
+use sipweir::server::Server;
+
+use super::{Peer, request, wait_for};
+
+struct NameServer {
+    child: Child,
+    port: u16,
+}
+
+impl NameServer {
+    /// Answers for `example.net` only, with these records.
+    fn start(records: &[String]) -> Self {
+        let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+        Self::on(port, records)
+    }
+
+    fn on(port: u16, records: &[String]) -> Self {
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+        let child = Command::new("dnsmasq")
+            .env("PATH", path)
+            .args([
+                "--keep-in-foreground",
+                "--conf-file=/dev/null",
+                "--no-resolv",
+                "--no-hosts",
+                "--local=/example.net/",
+            ])
+            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--local-ttl=5", "--user=", "--pid-file="])
+            .arg(format!("--port={port}"))
+            .args(records)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dnsmasq starts (Debian: dnsmasq-base)");
+        Self { child, port }
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn start(port: u16, uri: &str) -> Server {
+    let text = format!(
+        r#"
+[dns]
+servers = ["127.0.0.1:{port}"]
+[[listen]]
+uri = "udp:127.0.0.1:0"
+[[listen]]
+uri = "tcp:127.0.0.1:0"
+[[trunk]]
+name = "any"
+from = ["127.0.0.0/8"]
+[[target]]
+name = "pbx"
+uri = ["{uri}"]
+[[pool]]
+name = "ivr"
+channels = 2
+[[service]]
+name = "menu"
+kind = "ivr"
+numbers = ["100"]
+pool = "ivr"
+target = "pbx"
+"#
+    );
+    Server::start(Config::parse(&text).expect("valid"), None).expect("it starts")
+}
+
+/// The ways to the target that are known.
+fn known(server: &Server) -> Vec<String> {
+    let router = server.node().router().expect("a router");
+    router.places(0).iter().map(|place| format!("{}:{} {}", place.transport, place.address, place.weight)).collect()
+}
+
+#[test]
+fn srv_records_lead_to_the_pbx_and_a_call_goes_there() {
+    let (caller, pbx) = (Peer::new("127.0.0.1"), Peer::new("127.0.0.1"));
+    let names = NameServer::start(&[
+        format!("--srv-host=_sip._udp.pbx.example.net,host1.example.net,{},10,5", pbx.address.port()),
+        "--srv-host=_sip._udp.pbx.example.net,host2.example.net,5070,20,7".into(),
+        "--host-record=host1.example.net,127.0.0.1".into(),
+        "--host-record=host2.example.net,127.0.0.2".into(),
+    ]);
+    let server = start(names.port, "sip:pbx.example.net");
+    wait_for("both hosts are known", || known(&server).len() == 2);
+    assert_eq!(known(&server), [format!("udp:{} 5", pbx.address), "udp:127.0.0.2:5070 7".into()]);
+    let gate = server.listen()[0];
+    caller.send(gate, request("INVITE", &format!("sip:100@{gate}"), caller.address, "dns", "", 1, "").as_bytes());
+    let (invite, from) = pbx.expect("INVITE sip:100@pbx.example.net ");
+    pbx.reply(&invite, "486 Busy Here", from);
+    caller.expect("SIP/2.0 486 ");
+    // The name server dies: calls go on, and operators are told.
+    drop(names);
+    wait_for("its silence is noticed", || server.node().events().iter().any(|event| event.event == "name_failing"));
+    caller.send(gate, request("INVITE", &format!("sip:100@{gate}"), caller.address, "after", "", 1, "").as_bytes());
+    let (invite, from) = pbx.expect("INVITE ");
+    pbx.reply(&invite, "486 Busy Here", from);
+    caller.expect("SIP/2.0 486 ");
+    server.stop();
+}
+
+#[test]
+fn naptr_chooses_the_transport_and_ports_and_transports_in_the_uri_cut_the_search_short() {
+    let names = NameServer::start(&[
+        "--naptr-record=a.example.net,20,10,s,SIP+D2U,,_sip._udp.a.example.net".into(),
+        "--naptr-record=a.example.net,10,10,s,SIP+D2T,,_sip._tcp.a.example.net".into(),
+        "--naptr-record=a.example.net,5,10,s,SIPS+D2T,,_sips._tcp.a.example.net".into(),
+        "--srv-host=_sip._udp.a.example.net,host1.example.net,5081,1,0".into(),
+        "--srv-host=_sip._tcp.a.example.net,host1.example.net,5082,1,0".into(),
+        "--srv-host=_sips._tcp.a.example.net,host1.example.net,5083,1,0".into(),
+        "--host-record=host1.example.net,127.0.0.3".into(),
+    ]);
+    for (uri, expected) in [
+        // No listener speaks TLS here, so that rule is none.
+        ("sip:a.example.net", vec!["tcp:127.0.0.3:5082 1", "udp:127.0.0.3:5081 1"]),
+        ("sip:a.example.net;transport=udp", vec!["udp:127.0.0.3:5081 1"]),
+        ("sip:host1.example.net:5090", vec!["udp:127.0.0.3:5090 1"]),
+        ("sip:host1.example.net;transport=tcp", vec!["tcp:127.0.0.3:5060 1"]),
+        ("sip:host1.example.net", vec!["udp:127.0.0.3:5060 1"]),
+    ] {
+        let server = start(names.port, uri);
+        wait_for("the name is known", || !known(&server).is_empty());
+        assert_eq!(known(&server), expected, "{uri}");
+        server.stop();
+    }
+    let server = start(names.port, "sip:nobody.example.net");
+    wait_for("it is known to be unknown", || server.node().events().iter().any(|event| event.event == "name_failing"));
+    assert!(known(&server).is_empty());
+    server.stop();
+}
