@@ -10,6 +10,7 @@ use super::{read_config, say, say_json};
 use crate::config::{Config, Secret};
 use crate::exit::ExitError;
 use crate::licence::Wanted;
+use crate::transport::tls::Tls;
 
 /// Check a configuration file and report every problem in it
 #[derive(Args)]
@@ -27,18 +28,33 @@ impl Check {
         if self.json {
             let text = std::fs::read_to_string(&self.config)
                 .map_err(|error| ExitError::Config(format!("cannot read {}: {error}", self.config.display())))?;
-            let problems = Config::parse(&text).err().unwrap_or_default();
-            let listed: Vec<_> = problems
+            let parsed = Config::parse(&text);
+            let problems = parsed.as_ref().err().map(Vec::as_slice).unwrap_or_default();
+            let mut listed: Vec<_> = problems
                 .iter()
                 .map(|problem| json!({ "key": problem.key, "problem": problem.what, "cure": problem.cure }))
                 .collect();
-            say_json(&json!({ "valid": problems.is_empty(), "problems": listed }));
-            return match problems.len() {
+            let files =
+                parsed.as_ref().map_or_else(|_| Vec::new(), |config| Tls::load(config).err().unwrap_or_default());
+            listed.extend(files.iter().map(|problem| {
+                let what = format!("{}: {}", problem.file, problem.what);
+                json!({ "key": problem.key, "problem": what, "cure": "name a PEM file that sipweir may read" })
+            }));
+            say_json(&json!({ "valid": listed.is_empty(), "problems": listed }));
+            return match listed.len() {
                 0 => Ok(()),
                 count => Err(ExitError::Config(format!("{} has {count} problems", self.config.display()))),
             };
         }
         let config = read_config(&self.config)?;
+        Tls::load(&config).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+            ExitError::Config(format!(
+                "{} names files that cannot be used:\n{}",
+                self.config.display(),
+                lines.join("\n")
+            ))
+        })?;
         let (wanted, standing) = (config.settings().wanted, standing_of(&config)?);
         let licensed: u64 = wanted.pools.iter().map(|pool| u64::from(Wanted::channels(pool, &standing))).sum();
         say(format_args!(

@@ -63,7 +63,7 @@ impl Framer {
             if let Some(b'\r' | b'\n') = text.first() {
                 return line_ends(text);
             }
-            if self.seen == 0 && !is_start(&text[..text.len().min(START_MAX)]) {
+            if self.seen < START_MAX && !is_start(&text[..text.len().min(START_MAX)]) {
                 return Frame::Broken(Broken::NotSip);
             }
             let Some(end) = header_end(text, self.seen.saturating_sub(2)) else {

@@ -20,3 +20,4 @@ mod peers;
 mod rules;
 mod targets;
 mod transfers;
+mod weather;

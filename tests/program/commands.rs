@@ -235,3 +235,34 @@ fn health_readiness_metrics_and_json_are_served() {
     assert!(gate.get("/nowhere").expect("an answer").starts_with("HTTP/1.1 404"));
     assert_eq!(gate.stop(), 0);
 }
+
+#[test]
+fn every_sample_configuration_is_valid() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let examples =
+        std::fs::read_dir(folder.join("examples")).expect("examples").map(|entry| entry.expect("one").path());
+    let files: Vec<std::path::PathBuf> = examples.chain([folder.join("sipweir.toml")]).collect();
+    assert!(files.len() > 4, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        if let Err(problems) = sipweir::config::Config::parse(&text) {
+            panic!("{}: {problems:#?}", file.display());
+        }
+    }
+}
+
+#[test]
+fn check_names_a_certificate_that_cannot_be_used() {
+    let text = include_str!("../../deploy/examples/carrier-by-tls.toml");
+    let file = std::env::temp_dir().join(format!("sipweir-check-{}.toml", std::process::id()));
+    std::fs::write(&file, text).expect("written");
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_sipweir"))
+        .args(["check", "--config"])
+        .arg(&file)
+        .output()
+        .expect("it runs");
+    std::fs::remove_file(&file).expect("removed");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    assert!(said.contains("listen[0].certificate: /etc/sipweir/gate.pem") && said.contains("tls.ca"), "{said}");
+}

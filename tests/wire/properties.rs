@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rsip::headers::ToTypedHeader as _;
 use rsip::prelude::{HasHeaders as _, HeadersExt as _, UntypedHeader as _};
 use sipweir::sip::edit::Edit;
+use sipweir::sip::framing::{Frame, Framer};
 use sipweir::sip::message::{HEADERS_MAX, OCTETS_MAX};
 use sipweir::sip::{HeaderName, Message, NameAddr, Uri, Via};
 
@@ -45,6 +46,28 @@ proptest! {
         let uri = Uri::parse(ours.request_uri()).expect("valid");
         prop_assert_eq!(uri.user(), user.as_bytes());
         prop_assert_eq!(uri.port, Some(port));
+    }
+
+    #[test]
+    fn a_stream_is_cut_into_the_same_messages_however_it_arrives(
+        (parts, seed) in (proptest::collection::vec(stream_part(), 0..8), any::<u64>())
+    ) {
+        let stream = parts.concat();
+        let whole = cut(&stream, || usize::MAX);
+        let mut random = seed;
+        let pieces = cut(&stream, || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) as usize % 40 + 1
+        });
+        prop_assert_eq!(&whole, &pieces);
+        // What the framer calls a message the parser reads to the same end: nothing can hide between the two.
+        for message in whole {
+            if let Ok(parsed) = Message::parse(&message)
+                && parsed.check().is_ok()
+            {
+                prop_assert_eq!(parsed.body_span().end(), message.len());
+            }
+        }
     }
 
     #[test]
@@ -114,4 +137,55 @@ fn read(bytes: Vec<u8>) {
         let again = Message::parse(&out).expect("what was read is read again");
         assert!(again.check().is_ok());
     }
+}
+
+/// Something that may stand in a stream.
+fn stream_part() -> impl Strategy<Value = Vec<u8>> {
+    let header = prop::sample::select(vec![
+        "Via: SIP/2.0/TCP h;branch=z9hG4bKx\r\n",
+        "From: <sip:a@b>;tag=1\r\n",
+        "To: <sip:c@d>\r\n",
+        "Call-ID: x\r\n",
+        "CSeq: 1 OPTIONS\r\n",
+        "Content-Length: 4\r\n",
+        "l: 4\r\n",
+        "Content-Length:\r\n 4\r\n",
+        "X: y\n",
+        "X: y\n\n",
+        "l: 0\r\n",
+        "Content-Length: 4 \r\n",
+        "content-length : 4\r\n",
+        "\n",
+        "\r\r\n",
+    ]);
+    prop_oneof![
+        3 => (proptest::collection::vec(header, 0..9), "[a-z]{4}").prop_map(|(headers, body)| {
+            format!("OPTIONS sip:a SIP/2.0\r\n{}\r\n{body}", headers.concat()).into_bytes()
+        }),
+        2 => Just(b"OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\nl: 4\r\n\r\nbody".to_vec()),
+        1 => Just(b"\r\n\r\n".to_vec()),
+        1 => proptest::collection::vec(any::<u8>(), 0..30),
+    ]
+}
+
+/// The messages in a stream that comes in pieces as long as `length` says, up to where it breaks.
+fn cut(stream: &[u8], mut length: impl FnMut() -> usize) -> Vec<Vec<u8>> {
+    let (mut framer, mut input, mut messages, mut at) = (Framer::default(), Vec::new(), Vec::new(), 0);
+    while at < stream.len() {
+        let end = at.saturating_add(length()).min(stream.len());
+        input.extend_from_slice(&stream[at..end]);
+        at = end;
+        loop {
+            match framer.next(&input) {
+                Frame::Message(length) => messages.push(input.drain(..length).collect()),
+                Frame::LineEnds { octets, .. } => drop(input.drain(..octets)),
+                Frame::Incomplete => break,
+                Frame::Broken(_) => return messages,
+            }
+            if input.is_empty() {
+                break;
+            }
+        }
+    }
+    messages
 }
