@@ -133,11 +133,13 @@ pub enum EndReason {
     Administrator,
     /// It gave no sign of life, and its pool was full.
     Reclaimed,
+    /// Another call took its channel over (RFC 3891), and nobody hung it up.
+    Replaced,
 }
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotAnswered,
         Self::CallerBye,
         Self::CalleeBye,
@@ -147,6 +149,7 @@ impl EndReason {
         Self::SessionLapsed,
         Self::Administrator,
         Self::Reclaimed,
+        Self::Replaced,
     ];
 
     /// For the other side's engineer, in the Reason of a BYE.
@@ -160,6 +163,7 @@ impl EndReason {
             Self::SessionLapsed => "session expired",
             Self::Administrator => "ended by the operator",
             Self::Reclaimed => "no sign of life",
+            Self::Replaced => "replaced",
         }
     }
 
@@ -175,6 +179,7 @@ impl EndReason {
             Self::SessionLapsed => "session_lapsed",
             Self::Administrator => "administrator",
             Self::Reclaimed => "reclaimed",
+            Self::Replaced => "replaced",
         }
     }
 }

@@ -93,8 +93,8 @@ impl Run {
         };
         start_log(self.log_format);
         let server = Server::start(config, self.config.as_deref())?;
-        for address in server.listen() {
-            tracing::info!(event = "listening", "udp:{address}");
+        for listen in &server.node().config().listen {
+            tracing::info!(event = "listening", "{}:{}", listen.transport, listen.address);
         }
         if let Some(admin) = server.admin() {
             tracing::info!(event = "listening", "admin interface http://{admin}/");

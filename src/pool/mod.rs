@@ -403,6 +403,14 @@ impl Gate {
         self.lock().leave_pool(now, channel, events);
     }
 
+    /// Whether a channel of the pool that is given back could let somebody in; then, whether only one of its own service.
+    pub(crate) fn is_reclaimable(&self, pool: PoolId) -> Option<bool> {
+        let state = self.lock();
+        let pool_state = state.pools.get(usize::from(pool.0))?;
+        let reserves = state.services.iter().any(|service| service.pool == Some(pool) && service.settings.reserve > 0);
+        (pool_state.reserved + pool_state.held <= pool_state.settings.capacity).then_some(reserves)
+    }
+
     /// Gives back everything.
     pub fn release(&self, now: Instant, mut channel: Channel, events: &mut Vec<Event>) {
         let mut state = self.lock();

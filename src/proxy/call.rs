@@ -7,7 +7,7 @@ use super::talk::Talk;
 use super::transfer::Refer;
 use crate::metrics::EndReason;
 use crate::outbox::Hop;
-use crate::pool::{Channel, PoolId, SlotId};
+use crate::pool::{Channel, PoolId, ServiceId, SlotId};
 use crate::store::{Key, Timer};
 use crate::time::Instant;
 use crate::transaction::key::Fingerprint;
@@ -71,6 +71,11 @@ impl Dialogs {
         self.is_beyond || self.first.iter().chain(self.others.iter()).any(|dialog| !dialog.ended)
     }
 
+    /// Whether the dialog with this tag is up.
+    pub(super) fn is_up_with(&self, tag: u32) -> bool {
+        self.first.iter().chain(self.others.iter()).any(|dialog| dialog.tag == tag && !dialog.ended)
+    }
+
     /// Whether the tag is that of a dialog known here.
     pub(super) fn knows(&self, tag: u32) -> bool {
         self.first.iter().chain(self.others.iter()).any(|dialog| dialog.tag == tag)
@@ -86,6 +91,8 @@ pub(super) struct Call {
     pub(super) from_tag: u32,
     /// CSeq number of the INVITE that began it.
     pub(super) cseq: u32,
+    /// How far the CSeq of caller and callee came.
+    pub(super) cseqs: [u32; 2],
     /// INVITEs of it that have no final answer yet, and attempts that may still be answered.
     pub(super) pending: u32,
     /// INVITEs and attempts that use its channel. The last one to go elsewhere gives it back.
@@ -118,10 +125,14 @@ pub(super) struct Call {
     /// Questions in a row it did not answer.
     pub(super) missed: u8,
     pub(super) is_suspect: bool,
+    /// Another call has its channel: it has to end soon.
+    pub(super) is_replaced: bool,
     /// Whether its callee transfers it.
     pub(super) refer: Refer,
     /// The call that replaces it and gets its channel.
     pub(super) heir: Key,
+    /// The call it has its channel from.
+    pub(super) replaced: Key,
     /// Why we end it, when we do.
     pub(super) ending: Option<EndReason>,
     /// The server transaction of the INVITE that began it.
@@ -142,6 +153,11 @@ impl Call {
     /// When the next of its moments comes.
     pub(super) fn due(&self) -> Instant {
         [self.lease, self.ask_at].into_iter().filter(|at| *at != Instant::ZERO).fold(self.until, Instant::min)
+    }
+
+    /// Whether it holds a channel by way of `service`.
+    pub(super) fn is_of(&self, service: ServiceId) -> bool {
+        self.channel.iter().chain(self.more.iter()).any(|channel| channel.service() == Some(service))
     }
 
     /// Whether it holds a channel of `pool`.

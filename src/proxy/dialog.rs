@@ -103,7 +103,7 @@ impl Proxy {
         let role = if call.is_some() { Role::InDialog { from_caller } } else { Role::Other };
         if call.is_some() {
             self.heard(key, Side::of(from_caller), dialog, found.cseq.number);
-            if !from_caller {
+            if !from_caller && self.speaks_for_callee(router, key, origin.0) {
                 self.look_for_sign(now, router, key, message);
             }
         }
@@ -115,9 +115,15 @@ impl Proxy {
         }
         self.send_attempt(now, router, message, found, server, hop, None, &changes);
         // The PBX has let go as soon as it says so; the caller's BYE frees nothing before it is answered.
-        if method == Method::Bye && call.is_some() && !from_caller {
+        // (Who speaks from elsewhere has to be believed by the caller first.)
+        if method == Method::Bye && call.is_some() && !from_caller && self.speaks_for_callee(router, key, origin.0) {
             self.dialog_ended(now, key, dialog, EndReason::CalleeBye);
         }
+    }
+
+    /// Whether a request comes from where the callee is, or from a target.
+    fn speaks_for_callee(&self, router: &Router, key: Key, source: SocketAddr) -> bool {
+        router.is_target(source.ip()) || self.calls.get(key).is_some_and(|call| call.callee.address.ip() == source.ip())
     }
 
     /// Whether a request that bears the callee's tag comes from where the caller is: it would free a channel the PBX has

@@ -84,35 +84,51 @@ impl Health {
         for peer in &mut self.peers {
             (peer.is_used, peer.probe) = (false, None);
         }
-        for (target, places) in config.targets.iter().zip(places) {
-            for place in places {
-                let known = |peer: &Peer| (peer.transport, peer.address) == (place.transport, place.address);
-                let name = || format!("{} {}", target.name, target.uris[place.uri].text).into_boxed_str();
-                let at = self.peers.iter().position(known).unwrap_or_else(|| {
-                    let fresh = Peer::new(now, (place.transport, place.address), name());
-                    // In the place of one nobody names any more, if there is one.
-                    let free =
-                        self.peers.iter().position(|peer| !peer.is_used && peer.calls == 0 && peer.asked.is_none());
-                    match free {
-                        Some(at) => self.peers[at] = fresh,
-                        None => self.peers.push(fresh),
+        // Those known first, so that nobody new takes the entry of one that is still named.
+        let mut is_fresh = Vec::new();
+        for is_second in [false, true] {
+            for (at_target, (target, places)) in config.targets.iter().zip(places.iter_mut()).enumerate() {
+                for (at_place, place) in places.iter_mut().enumerate() {
+                    let known = |peer: &Peer| (peer.transport, peer.address) == (place.transport, place.address);
+                    let name = || format!("{} {}", target.name, target.uris[place.uri].text).into_boxed_str();
+                    let found = self.peers.iter().position(known);
+                    let at = match (found, is_second) {
+                        (None, false) => {
+                            is_fresh.push((at_target, at_place));
+                            continue;
+                        }
+                        (Some(at), false) => at,
+                        (_, true) if !is_fresh.contains(&(at_target, at_place)) => continue,
+                        (Some(at), true) => at,
+                        (None, true) => {
+                            let fresh = Peer::new(now, (place.transport, place.address), name());
+                            let is_free = |peer: &Peer| {
+                                !peer.is_used && peer.calls == 0 && peer.asked.is_none() && peer.timer == Timer::NONE
+                            };
+                            // In the place of one nobody names any more, if there is one.
+                            let free = self.peers.iter().position(is_free);
+                            match free {
+                                Some(at) => self.peers[at] = fresh,
+                                None => self.peers.push(fresh),
+                            }
+                            free.unwrap_or(self.peers.len() - 1)
+                        }
+                    };
+                    let peer = &mut self.peers[at];
+                    // Of several targets with this address the first names it, and the strictest marks hold.
+                    if !std::mem::replace(&mut peer.is_used, true) {
+                        (peer.name, peer.down_after, peer.up_after) = (name(), target.down_after, target.up_after);
                     }
-                    free.unwrap_or(self.peers.len() - 1)
-                });
-                let peer = &mut self.peers[at];
-                // Of several targets with this address the first names it, and the strictest marks hold.
-                if !std::mem::replace(&mut peer.is_used, true) {
-                    (peer.name, peer.down_after, peer.up_after) = (name(), target.down_after, target.up_after);
+                    peer.down_after = peer.down_after.min(target.down_after);
+                    peer.up_after = peer.up_after.max(target.up_after);
+                    peer.probe = peer.probe.take().or_else(|| target.probe.clone());
+                    place.peer = at as u16;
                 }
-                peer.down_after = peer.down_after.min(target.down_after);
-                peer.up_after = peer.up_after.max(target.up_after);
-                peer.probe = peer.probe.take().or_else(|| target.probe.clone());
-                if peer.probe.is_none() {
-                    // Nobody would ever find out that it is back.
-                    peer.is_up = true;
-                }
-                place.peer = at as u16;
             }
+        }
+        for peer in self.peers.iter_mut().filter(|peer| peer.probe.is_none()) {
+            // Nobody would ever find out that it is back.
+            peer.is_up = true;
         }
         let probed =
             |(at, peer): (usize, &Peer)| (peer.probe.is_some() && peer.timer == Timer::NONE).then_some(at as u16);

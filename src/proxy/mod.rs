@@ -102,6 +102,8 @@ struct Plan {
     contacts: Vec<Box<[u8]>>,
     /// Contacts followed so far.
     followed: u8,
+    /// Whether the next Contact's name was asked for.
+    is_parked: bool,
     /// The overflow step that comes next.
     next_step: usize,
     /// Why the overflow plan was taken.
@@ -295,7 +297,14 @@ impl Proxy {
                     }
                 }
                 Due::Client(key, timer::Timer::C) => self.timer_c(now, key),
-                Due::Client(key, timer) => self.client_event(now, key, transaction::Event::Fired(timer)),
+                Due::Client(key, timer) => {
+                    self.client_event(now, key, transaction::Event::Fired(timer));
+                    if timer == timer::Timer::E && self.transactions.is_slow(key) {
+                        // RFC 4320 §4.1: a 100, once timer E has come to T2.
+                        let server = self.transactions.client(key).map_or(Key::NONE, |client| client.context.server);
+                        self.say_trying(now, server);
+                    }
+                }
                 Due::Call(key) => self.call_timer(now, key),
                 Due::Peer(peer) => self.probe_due(now, peer),
                 Due::Name(name) => self.name_due(now, name),
@@ -390,7 +399,7 @@ impl Proxy {
     /// The ACK for a 2xx came: from now on only the longest call counts.
     fn acked(&mut self, now: Instant, key: Key) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if !call.acked && call.dialogs.is_up() {
+        if !call.acked && call.dialogs.is_up() && call.ending.is_none() {
             call.acked = true;
             call.until = now + Duration::from_secs(u64::from(call.longest_s));
             if call.ask_s > 0 {
@@ -429,7 +438,13 @@ impl Proxy {
             return self.end_call(now, key, reason);
         }
         if now >= call.until {
-            let reason = if call.answered && !call.acked { EndReason::AckMissing } else { EndReason::LongestCall };
+            let reason = if call.is_replaced {
+                EndReason::Replaced
+            } else if call.answered && !call.acked {
+                EndReason::AckMissing
+            } else {
+                EndReason::LongestCall
+            };
             return self.hang_up(now, key, reason);
         } else if call.lease != Instant::ZERO && now >= call.lease {
             // RFC 4028 §8.3: "Unlike the UA, it MUST NOT send a BYE."
@@ -462,10 +477,10 @@ impl Proxy {
         let (key, answered) = (context.call, context.is_answered);
         let replaces = std::mem::take(&mut context.replaces);
         if !replaces.is_none() {
-            self.replacement_answered(replaces, answered);
+            self.replacement_answered(now, replaces, answered);
         }
         if let Some(pool) = uses.filter(|_| !answered) {
-            self.leave_target(now, server, key, pool);
+            self.leave_channel(now, key, pool);
         }
         self.no_longer_pending(now, key);
     }

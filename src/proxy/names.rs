@@ -12,7 +12,7 @@ use super::{Proxy, Role};
 use crate::alert::{Event, EventKind};
 use crate::outbox::Hop;
 use crate::route::{Found, Names, Question, Router};
-use crate::sip::{Message, Uri};
+use crate::sip::{Message, Method, Uri};
 use crate::store::{Key, Timer};
 use crate::time::Instant;
 use crate::transaction::Due;
@@ -76,7 +76,7 @@ impl Proxy {
             entry.is_target = false;
         }
         for question in config.targets.iter().flat_map(|target| &target.uris).filter_map(Question::of) {
-            if let Some(at) = self.name_entry(now, question)
+            if let Some(at) = self.name_entry(now, question, true)
                 && let Some(entry) = &mut self.lookups.entries[usize::from(at)]
             {
                 entry.is_target = true;
@@ -85,13 +85,14 @@ impl Proxy {
     }
 
     /// The entry of a question, asked for when it is new.
-    fn name_entry(&mut self, now: Instant, question: Question) -> Option<u16> {
+    fn name_entry(&mut self, now: Instant, question: Question, is_target: bool) -> Option<u16> {
         if let Some(at) = self.lookups.index.get(&question) {
             return Some(*at);
         }
         let free = self.lookups.entries.iter().position(Option::is_none);
         let at = free.unwrap_or(self.lookups.entries.len());
-        if at >= NAMES_MAX {
+        // Targets are as many as the configuration says.
+        if (at >= NAMES_MAX && !is_target) || at >= usize::from(u16::MAX) {
             return None;
         }
         let entry = Entry {
@@ -226,8 +227,8 @@ impl Proxy {
     }
 
     /// A request waits for a name. Says whether it can.
-    fn park(&mut self, now: Instant, server: Key, question: Question) -> bool {
-        let Some(at) = self.name_entry(now, question) else { return false };
+    pub(super) fn park(&mut self, now: Instant, server: Key, question: Question) -> bool {
+        let Some(at) = self.name_entry(now, question, false) else { return false };
         let Some(Some(entry)) = self.lookups.entries.get_mut(usize::from(at)) else { return false };
         // One that was answered with nothing is not asked for again before its time.
         if !entry.is_asked || entry.parked.len() >= PARKED_MAX {
@@ -247,6 +248,10 @@ impl Proxy {
         let (role, call, method) = (transaction.context.role, transaction.context.call, transaction.context.method);
         if transaction.context.cancelled {
             return self.answer(now, server, 487, b"");
+        }
+        if transaction.context.plan.is_some() {
+            // A Contact of a 3xx.
+            return self.advance(now, server);
         }
         let Ok(message) = Message::parse(&request) else { return };
         let Ok(found) = message.check() else { return };
@@ -281,7 +286,7 @@ impl Proxy {
             return self.answer(now, server, 480, b"");
         };
         let more = hops.len() > tried.unwrap_or(0) + 1;
-        let silence = more.then(|| Duration::from_secs(5));
+        let silence = (more && method == Method::Invite).then(|| Duration::from_secs(5));
         self.send_attempt(now, &router, &message, &found, server, hop, silence, &changes);
         self.call_goes_to(call, hop, super::health::NO_PEER);
     }
@@ -290,7 +295,10 @@ impl Proxy {
     pub(super) fn next_of_name(&mut self, now: Instant, server: Key) -> bool {
         let Some(transaction) = self.transactions.server(server) else { return false };
         let context = &transaction.context;
-        if context.hops_tried == 0 || context.cancelled || usize::from(context.hops_tried) >= usize::from(context.hops)
+        if context.plan.is_some()
+            || context.hops_tried == 0
+            || context.cancelled
+            || usize::from(context.hops_tried) >= usize::from(context.hops)
         {
             return false;
         }

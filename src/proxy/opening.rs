@@ -13,7 +13,7 @@ use super::{Attempt, Plan, Proxy, Role, env};
 use crate::config::Step;
 use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
-use crate::route::{Place, Router};
+use crate::route::{Place, Question, Router};
 use crate::sip::message::Essentials;
 use crate::sip::uri::{parameter_end, split_parameter};
 use crate::sip::{HeaderName, Message, NameAddr, Scheme, Transport, Uri};
@@ -61,6 +61,7 @@ impl Proxy {
             again: None,
             contacts: Vec::new(),
             followed: 0,
+            is_parked: false,
             next_step: 0,
             refusal: None,
             user: None,
@@ -79,7 +80,7 @@ impl Proxy {
             };
             // A call that gives no sign of life gives way to one that does.
             if let (Err(Refusal::PoolFull), Some(pool)) = (&decision, pool)
-                && self.reclaim(now, pool)
+                && self.reclaim(now, pool, ask.service)
             {
                 decision = self.gate.admit(now, ask, &mut self.events);
             }
@@ -180,6 +181,7 @@ impl Proxy {
             id,
             from_tag: incoming.from_tag,
             cseq: found.cseq.number,
+            cseqs: [found.cseq.number, 0],
             pending: 1,
             users,
             answered: false,
@@ -197,8 +199,10 @@ impl Proxy {
             ask_at: Instant::ZERO,
             missed: 0,
             is_suspect: false,
+            is_replaced: false,
             refer: Refer::No,
             heir: Key::NONE,
+            replaced: Key::NONE,
             ending: None,
             server: Key::NONE,
             contact: contact.unwrap_or_default(),
@@ -253,8 +257,30 @@ impl Proxy {
             let router = Arc::clone(&plan.router);
             let target = &router.config.targets[plan.target];
             if let Some(contact) = plan.contacts.pop() {
+                let uri = Uri::parse(&contact);
+                let question = uri.as_ref().and_then(Question::of_uri);
+                let hop = match &question {
+                    None => uri.and_then(|uri| super::dialog::hop_to(&router, &uri, None, listener)),
+                    Some(question) => {
+                        let hops = self.known_hops(question, listener, self.draw(found.call_id));
+                        hops.and_then(|hops| hops.first().copied())
+                    }
+                };
+                let Some(transaction) = self.transactions.server_mut(server) else { return };
+                match (hop, question) {
+                    (None, Some(question)) if !plan.is_parked => {
+                        // The name is asked for, and the Contact tried again when it is known, or known to be none.
+                        plan.is_parked = true;
+                        plan.contacts.push(contact);
+                        transaction.context.plan = Some(plan);
+                        if self.park(now, server, question) {
+                            return;
+                        }
+                        continue;
+                    }
+                    _ => plan.is_parked = false,
+                }
                 transaction.context.plan = Some(plan);
-                let hop = Uri::parse(&contact).and_then(|uri| super::dialog::hop_to(&router, &uri, None, listener));
                 let Some(hop) = hop else { continue };
                 let cookie = Cookie::new(&self.secret, call);
                 let session = self.plan_session(server, message);
@@ -314,10 +340,11 @@ impl Proxy {
             // The target has no more addresses: the channel, if this attempt had one, goes back before anything else.
             let service = &router.config.services[plan.service];
             if plan.refusal.is_none() {
+                self.no_heir(server);
                 plan.refusal = Some(Refusal::TargetFailed);
                 self.refuse_count(Refusal::TargetFailed);
                 if let Some(pool) = plan.uses.take() {
-                    self.leave_target(now, server, call, pool);
+                    self.leave_channel(now, call, pool);
                 }
                 self.leave_service(now, call);
                 if service.overflow_is_default {
@@ -369,7 +396,7 @@ impl Proxy {
             let Some(uri) = contact.uri().filter(|uri| !uri.has_headers()) else { continue };
             // RFC 5630 §5.3: a sips: request follows no sip: Contact. Ourselves would be a loop.
             let may_follow =
-                uri.socket_addr().is_some() && !plan.router.is_self(&uri) && (uri.scheme == Scheme::Sips) == is_secure;
+                uri.host().is_some() && !plan.router.is_self(&uri) && (uri.scheme == Scheme::Sips) == is_secure;
             if may_follow && plan.followed < CONTACTS_MAX {
                 plan.followed += 1;
                 contacts.push((quality(&contact), uri.as_bytes().into()));
@@ -380,22 +407,13 @@ impl Proxy {
         }
         contacts.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
         plan.contacts = contacts.into_iter().rev().map(|(_, contact)| contact).collect();
-        plan.tried = u64::MAX;
+        (plan.tried, plan.again) = (u64::MAX, None);
         if let Some(pool) = plan.uses.take() {
-            self.leave_target(now, server, call, pool);
+            self.leave_channel(now, call, pool);
         }
+        self.no_heir(server);
         self.advance(now, server);
         true
-    }
-
-    /// The INVITE goes to no address of its target any more. Its channel goes back, unless an address that only said
-    /// nothing may still hold one.
-    pub(super) fn leave_target(&mut self, now: Instant, server: Key, call: Key, pool: PoolId) {
-        let client = self.transactions.server(server).map_or(Key::NONE, |server| server.context.client);
-        match self.transactions.client_mut(client) {
-            Some(client) if client.context.is_silent => client.context.holds = Some(pool),
-            Some(_) | None => self.leave_channel(now, call, pool),
-        }
     }
 
     /// A service of kind `route` has no pool: its place in the service is given back all the same.
@@ -414,6 +432,15 @@ impl Proxy {
         let (server, call, peer) = (client.context.server, client.context.call, client.context.peer);
         client.context.is_silent = true;
         client.context.cancel = super::Cancel::Wanted;
+        // It may have taken a channel: until it is known, the call uses one for it, wherever it goes meanwhile.
+        let uses =
+            self.transactions.server(server).and_then(|server| server.context.plan.as_ref()).and_then(|it| it.uses);
+        if let (Some(pool), Some(call)) = (uses, self.calls.get_mut(call)) {
+            call.users += 1;
+            if let Some(client) = self.transactions.client_mut(key) {
+                client.context.holds = Some(pool);
+            }
+        }
         let waited = self
             .transactions
             .server(server)

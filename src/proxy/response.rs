@@ -102,7 +102,8 @@ impl Proxy {
                 }
             }
             let is_silent = self.transactions.client(client).is_some_and(|client| client.context.is_silent);
-            if status > 100 && !is_silent {
+            // RFC 4320 §4.1: no provisional answer but 100 to a non-INVITE request.
+            if status > 100 && !is_silent && method == Method::Invite {
                 self.send_back(now, server, message, found, status);
             }
             return;
@@ -114,6 +115,14 @@ impl Proxy {
         let context = &transaction.context;
         let (role, call, dialog, cancelled) = (context.role, context.call, context.dialog, context.cancelled);
         let has_plan = context.plan.is_some();
+        if status == 408 && method != Method::Invite {
+            // RFC 4320 §4.2: no 408 either; the sender's own timer says the same.
+            self.transactions.abandon_server(env!(self, now), server);
+            if let Role::InDialog { from_caller } = role {
+                self.in_dialog_answered(now, (call, dialog), method, status, from_caller);
+            }
+            return;
+        }
         match role {
             Role::Opening if status < 300 => {
                 let tag = self.secret.tag(found.to_tag.unwrap_or_default());
@@ -121,10 +130,10 @@ impl Proxy {
                     transaction.context.is_answered = true;
                 }
                 self.answered(now, call, tag);
-                self.remember_talk(call, message, tag);
+                let is_new = self.remember_talk(call, message, tag);
                 self.refresh(now, server, call, message);
                 self.send_back(now, server, message, found, status);
-                if self.calls.get(call).is_some_and(|call| call.ending.is_some()) {
+                if is_new && self.calls.get(call).is_some_and(|call| call.ending.is_some()) {
                     // It was being ended while it rang, and the answer came first.
                     self.end_again(now, call);
                 }
@@ -139,6 +148,11 @@ impl Proxy {
             // A busy or failing target is not the end while the plan has another; what the PBX decided is.
             Role::Opening if status == 503 && !cancelled && has_plan => {
                 self.remember_best(server, status, message.detach());
+                if let Some(plan) = self.transactions.server_mut(server).and_then(|server| server.context.plan.as_mut())
+                {
+                    // It was reached: UDP would bring the same.
+                    plan.again = None;
+                }
                 self.advance(now, server);
             }
             Role::Opening if (300..400).contains(&status) && !cancelled && self.follows(server) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Proxy};
+use super::{Context, Proxy, Role};
 use crate::config::SessionRules;
 use crate::sip::{HeaderName, Message, Method, Text, decimal};
 use crate::store::Key;
@@ -82,6 +82,10 @@ impl Proxy {
         let Some(transaction) = self.transactions.server_mut(server).filter(|it| is_refresh(&it.context)) else {
             return SessionChange::default();
         };
+        if transaction.context.role == Role::Other {
+            // Of no call of ours: its timer is none of our business.
+            return SessionChange::default();
+        }
         if rules.is_none() {
             return SessionChange::default();
         }
@@ -102,7 +106,7 @@ impl Proxy {
         let received = seconds(message, HeaderName::SessionExpires);
         let added = Some(session.expires).filter(|expires| received.is_none() && session.is_known && *expires > 0);
         let margin = self.lengths.t1 * 64;
-        if let Some(call) = self.calls.get_mut(call) {
+        if let Some(call) = self.calls.get_mut(call).filter(|call| call.ending.is_none()) {
             let lease = received.or(added).map(|expires| now + Duration::from_secs(u64::from(expires)) + margin);
             call.lease = lease.unwrap_or(Instant::ZERO);
         }

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use super::call::Call;
 use super::{Attempt, Proxy, Role, env, forward};
 use crate::metrics::EndReason;
 use crate::outbox::Hop;
+use crate::pool::{PoolId, ServiceId};
 use crate::route::Router;
 use crate::sip::{HeaderName, Message, Method, NameAddr, Text, Uri, build};
 use crate::store::Key;
@@ -72,7 +74,13 @@ const ROUTES: [usize; 2] = [5, 6];
 
 impl Talk {
     /// What a 2xx says, and the caller's Contact.
-    pub(super) fn new(router: &Router, answer: &Message<'_>, contact: &[u8], cseq: u32, tag: u32) -> Option<Box<Self>> {
+    pub(super) fn new(
+        router: &Router,
+        answer: &Message<'_>,
+        contact: &[u8],
+        cseq: [u32; 2],
+        tag: u32,
+    ) -> Option<Box<Self>> {
         let value = |name| answer.value(name).unwrap_or_default();
         let callee = answer.value(HeaderName::Contact).and_then(NameAddr::parse);
         // Ours are in the middle: those of hops towards the callee above, towards the caller below (§12.1).
@@ -99,7 +107,7 @@ impl Talk {
             &to_caller,
             &to_callee,
         ];
-        Self::of(parts, [cseq, 0], tag)
+        Self::of(parts, cseq, tag)
     }
 
     fn of(parts: [&[u8]; 7], cseq: [u32; 2], tag: u32) -> Option<Box<Self>> {
@@ -153,23 +161,27 @@ pub(super) fn dialog(talk: &mut Option<Box<Talk>>, tag: u32) -> Option<&mut Talk
 
 impl Proxy {
     /// A 2xx opened a dialog of the call: what a BYE of ours will need is kept.
-    pub(super) fn remember_talk(&mut self, key: Key, answer: &Message<'_>, tag: u32) {
+    pub(super) fn remember_talk(&mut self, key: Key, answer: &Message<'_>, tag: u32) -> bool {
         let router = Arc::clone(&self.router);
-        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(call) = self.calls.get_mut(key) else { return false };
         if dialog(&mut call.talk, tag).is_some() || !call.dialogs.knows(tag) {
-            return;
+            return false;
         }
-        let talk = Talk::new(&router, answer, &call.contact, call.cseq, tag);
-        if let Some(mut talk) = talk {
-            talk.next = call.talk.take();
-            call.talk = Some(talk);
-        }
+        let Some(mut talk) = Talk::new(&router, answer, &call.contact, call.cseqs, tag) else { return false };
+        talk.next = call.talk.take();
+        call.talk = Some(talk);
+        true
     }
 
     /// A request within the dialog passed.
     pub(super) fn heard(&mut self, key: Key, side: Side, tag: u32, cseq: u32) {
         if let Some(call) = self.calls.get_mut(key) {
-            (call.missed, call.is_suspect) = (0, false);
+            call.missed = 0;
+            if std::mem::take(&mut call.is_suspect) {
+                self.slots.update(call.slot, |slot| slot.suspect = false);
+            }
+            let last = &mut call.cseqs[side as usize];
+            *last = (*last).max(cseq);
             if let Some(talk) = dialog(&mut call.talk, tag) {
                 talk.heard(side, cseq);
             }
@@ -214,7 +226,8 @@ impl Proxy {
         }
         self.watch_call(key);
         for tag in tags {
-            for side in [Side::Callee, Side::Caller] {
+            // The callee last: should it have no place to be told at, the call ends there.
+            for side in [Side::Caller, Side::Callee] {
                 self.speak(now, key, Own::Bye(side, tag), Some(reason));
             }
         }
@@ -230,8 +243,12 @@ impl Proxy {
 
     /// Asks the callee whether it still knows the dialog.
     pub(super) fn ask_callee(&mut self, now: Instant, key: Key) {
-        let tag = self.calls.get(key).and_then(|call| call.talk.as_ref()).map(|talk| talk.tag);
-        if let Some(tag) = tag {
+        let Some(call) = self.calls.get(key) else { return };
+        let mut talk = call.talk.as_deref();
+        while let Some(this) = talk.filter(|this| !call.dialogs.is_up_with(this.tag)) {
+            talk = this.next.as_deref();
+        }
+        if let Some(tag) = talk.map(|talk| talk.tag) {
             self.speak(now, key, Own::Ask(tag), None);
         }
     }
@@ -250,7 +267,7 @@ impl Proxy {
         let (contact, routes) = (talk.part(CONTACT[side as usize]).to_vec(), talk.part(ROUTES[side as usize]).to_vec());
         // A BYE ends the numbering; a question must not use up the number of the other side's next request, and one that
         // repeats the last is in order (§12.2.2: only "lower than the remote sequence number" is refused).
-        let cseq = talk.cseq[side.other() as usize] + u32::from(method == Method::Bye);
+        let cseq = talk.cseq[side.other() as usize].saturating_add(u32::from(method == Method::Bye));
         let (mut from, mut to) = (talk.part(FROM).to_vec(), talk.part(TO).to_vec());
         if side == Side::Caller {
             std::mem::swap(&mut from, &mut to);
@@ -318,6 +335,10 @@ impl Proxy {
                 call.missed = call.missed.saturating_add(1);
                 if call.missed >= MISSED && !std::mem::replace(&mut call.is_suspect, true) {
                     self.slots.update(call.slot, |slot| slot.suspect = true);
+                    if self.suspects.len() > 2 * self.calls.len() + 16 {
+                        let calls = &self.calls;
+                        self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.is_suspect));
+                    }
                     self.suspects.push_back(key);
                 }
             }
@@ -325,11 +346,14 @@ impl Proxy {
     }
 
     /// Ends the call that was suspect first among those that hold a channel of `pool`. Says whether there was one.
-    pub(super) fn reclaim(&mut self, now: Instant, pool: crate::pool::PoolId) -> bool {
+    pub(super) fn reclaim(&mut self, now: Instant, pool: PoolId, service: ServiceId) -> bool {
+        // Where it would let nobody in, nobody is ended: above the capacity, and where the freed channel is kept for others.
+        let Some(is_reserved) = self.gate.is_reclaimable(pool) else { return false };
         // Those that gave a sign of life since, or ended, leave the list here.
         let calls = &self.calls;
         self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.is_suspect));
-        let found = self.suspects.iter().position(|key| self.calls.get(*key).is_some_and(|call| call.holds(pool)));
+        let serves = |call: &Call| call.holds(pool) && (!is_reserved || call.is_of(service));
+        let found = self.suspects.iter().position(|key| self.calls.get(*key).is_some_and(serves));
         let Some(key) = found.and_then(|at| self.suspects.remove(at)) else { return false };
         self.hang_up(now, key, EndReason::Reclaimed);
         self.end_call(now, key, EndReason::Reclaimed);

@@ -26,6 +26,10 @@ pub(super) enum Refer {
 impl Proxy {
     /// The call uses no channel from now on. What it holds of its trunk stays.
     pub(super) fn release_channels(&mut self, now: Instant, key: Key) {
+        if self.calls.get(key).is_some_and(|call| call.answered && !call.heir.is_none()) {
+            // Whoever is to have its channel has it now.
+            return self.inherit(key);
+        }
         let Some(call) = self.calls.get_mut(key).filter(|call| call.answered) else { return };
         (call.users, call.refer) = (0, Refer::No);
         let mut channels =
@@ -61,8 +65,9 @@ impl Proxy {
         }
         let Ok(request) = Message::parse(request) else { return };
         let contact = request.value(HeaderName::Contact).and_then(NameAddr::parse).and_then(|contact| contact.uri());
-        let is_away =
-            contact.is_some_and(|uri| uri.socket_addr().is_none_or(|address| !router.is_target(address.ip())));
+        // A name may be anybody's, the PBX' own too: only an address says for certain that it is another.
+        let address = contact.and_then(|uri| uri.socket_addr());
+        let is_away = address.is_some_and(|address| !router.is_target(address.ip()));
         if is_away {
             self.release_channels(now, key);
         }
@@ -119,7 +124,9 @@ impl Proxy {
             let is_dialog = |caller: u32, callee: u32| {
                 call.from_tag == caller && call.dialogs.knows(callee) && call.dialogs.is_up()
             };
-            call.holds(pool) && call.heir.is_none() && (is_dialog(from, to) || is_dialog(to, from))
+            // One whose own predecessor is still up cannot be replaced in turn, or a channel would carry a whole chain.
+            let is_settled = self.calls.get(call.replaced).is_none();
+            call.holds(pool) && call.heir.is_none() && is_settled && (is_dialog(from, to) || is_dialog(to, from))
         })
     }
 
@@ -145,14 +152,29 @@ impl Proxy {
             place.put_share(share);
             let pool = place.pool();
             heir.users += 1;
+            heir.replaced = key;
             self.slots.update(heir.slot, |slot| slot.pool = pool);
         }
     }
 
+    /// An INVITE goes elsewhere than to the PBX whose call it was to replace.
+    pub(super) fn no_heir(&mut self, server: Key) {
+        let Some(transaction) = self.transactions.server_mut(server) else { return };
+        let replaces = std::mem::take(&mut transaction.context.replaces);
+        if !replaces.is_none() {
+            self.replacement_answered(Instant::ZERO, replaces, false);
+        }
+    }
+
     /// An INVITE that replaces a call was answered, or failed.
-    pub(super) fn replacement_answered(&mut self, replaces: Key, is_accepted: bool) {
+    pub(super) fn replacement_answered(&mut self, now: Instant, replaces: Key, is_accepted: bool) {
         if is_accepted {
             self.inherit(replaces);
+            // Who was replaced hangs up (§3). A PBX that does not know Replaces leaves both up: one of them has to go.
+            if let Some(call) = self.calls.get_mut(replaces).filter(|call| call.ending.is_none()) {
+                (call.is_replaced, call.until) = (true, now + self.lengths.t1 * 64);
+                self.watch_call(replaces);
+            }
         } else if let Some(call) = self.calls.get_mut(replaces) {
             call.heir = Key::NONE;
         }

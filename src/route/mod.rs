@@ -168,13 +168,6 @@ impl Router {
         self.places.iter().flatten().any(|place| place.address.ip() == source)
     }
 
-    /// Whom to expect at the addresses of a name: what its target says, else the name itself.
-    pub fn tls_name<'a>(&'a self, question: &'a Question) -> &'a str {
-        let asks = |uri: &crate::config::TargetUri| Question::of(uri).as_ref() == Some(question);
-        let target = self.config.targets.iter().find(|target| target.uris.iter().any(asks));
-        target.and_then(|target| target.tls_name.as_deref()).unwrap_or(&question.host)
-    }
-
     /// The addresses of a target.
     pub fn places(&self, target: usize) -> &[Place] {
         &self.places[target]

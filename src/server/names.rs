@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -20,9 +20,9 @@ use crate::sip::Transport;
 /// Questions on their way to the control side.
 pub(crate) const QUESTIONS_MAX: usize = 1024;
 /// Names looked up at a time.
-const AT_A_TIME: usize = 64;
+const AT_A_TIME: usize = 512;
 /// How long a name server may take, and how often it is asked.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 const ATTEMPTS: usize = 2;
 /// How long a whole question may take; the core gives up after ten seconds.
 const WHOLE: Duration = Duration::from_secs(8);
@@ -51,14 +51,15 @@ pub(crate) async fn run(handle: Handle, mut questions: mpsc::Receiver<Question>)
             continue;
         };
         let spoken: Vec<Transport> = config.listen.iter().map(|listen| listen.transport).collect();
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let handle = handle.clone();
+        let (handle, places) = (handle.clone(), Arc::clone(&places));
         tokio::spawn(async move {
-            let found = tokio::time::timeout(WHOLE, look_up(&resolver, &question, &spoken)).await;
-            let (answer, ttl) = match found {
-                Ok(Ok((found, _))) if found.is_empty() => (Answer::NotFound, NEGATIVE),
-                Ok(Ok((found, until))) => (Answer::Found(found), until.saturating_duration_since(now())),
-                Ok(Err(_)) | Err(_) => (Answer::Failed, NEGATIVE),
+            let Ok(place) = places.acquire_owned().await else { return };
+            let (answer, ttl) = match look_up(&resolver, &question, &spoken).await {
+                Ok((found, until)) => {
+                    let answer = if found.is_empty() { Answer::NotFound } else { Answer::Found(found) };
+                    (answer, until.saturating_duration_since(now()))
+                }
+                Err(_) => (Answer::Failed, NEGATIVE),
             };
             handle.resolved(question, answer, ttl).await;
             drop(place);
@@ -95,67 +96,80 @@ fn make(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     builder.build()
 }
 
-/// Records of one kind; none is not an error.
-async fn records(resolver: &TokioResolver, name: &str, kind: RecordType) -> Result<Option<Lookup>, NetError> {
-    // Names in configurations and messages are whole.
-    let name = if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
-    match resolver.lookup(name, kind).await {
-        Ok(lookup) => Ok(Some(lookup)),
-        Err(error) if error.is_no_records_found() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Every address a question leads to, and until when that holds.
 async fn look_up(
     resolver: &TokioResolver,
     question: &Question,
     spoken: &[Transport],
 ) -> Result<(Vec<Found>, Instant), NetError> {
-    let mut search = Search { resolver, found: Vec::new(), until: now() + Duration::from_secs(3600), order: 0 };
-    let host = &*question.host;
-    // §4.2: a port means that addresses alone are asked for.
-    if let Some(port) = question.port {
-        search.addresses(host, question.transport.unwrap_or_default(), port, 1).await?;
-        return Ok((search.found, search.until));
+    let mut search = Search {
+        resolver,
+        found: Vec::new(),
+        until: now() + Duration::from_secs(3600),
+        nothing_until: now() + NEGATIVE,
+        order: 0,
+        error: None,
+    };
+    // What was found by then serves.
+    if tokio::time::timeout(WHOLE, search.run(question, spoken)).await.is_err() {
+        search.error.get_or_insert(NetError::Timeout);
     }
-    if let Some(transport) = question.transport {
-        if !search.services(&service(host, transport), transport).await? {
-            search.addresses(host, transport, transport.default_port(), 1).await?;
+    match search.error {
+        // What was found serves, whatever else could not be asked.
+        Some(error) if search.found.is_empty() => Err(error),
+        _ if search.found.is_empty() => Ok((search.found, search.nothing_until)),
+        _ => Ok((search.found, search.until)),
+    }
+}
+
+impl Search<'_> {
+    /// RFC 3263 §4.
+    async fn run(&mut self, question: &Question, spoken: &[Transport]) {
+        let host = &*question.host;
+        // §4.2: a port means that addresses alone are asked for.
+        if let Some(port) = question.port {
+            self.addresses(host, question.transport.unwrap_or_default(), port, 1).await;
+            return;
         }
-        return Ok((search.found, search.until));
-    }
-    // §4.1: NAPTR says by what, in the order the domain prefers.
-    let mut rules: Vec<(u16, u16, Transport, String)> = Vec::new();
-    if let Some(lookup) = records(resolver, host, RecordType::NAPTR).await? {
-        search.until = search.until.min(lookup.valid_until());
-        for record in lookup.answers() {
-            let RData::NAPTR(rule) = &record.data else { continue };
-            let transport = match &*rule.services.to_ascii_uppercase() {
-                b"SIP+D2U" => Transport::Udp,
-                b"SIP+D2T" => Transport::Tcp,
-                b"SIPS+D2T" => Transport::Tls,
-                _ => continue,
-            };
-            if rule.flags.eq_ignore_ascii_case(b"s") && spoken.contains(&transport) {
-                rules.push((rule.order, rule.preference, transport, rule.replacement.to_string()));
+        if let Some(transport) = question.transport {
+            if !self.services(&service(host, transport), transport).await {
+                self.addresses(host, transport, transport.default_port(), 1).await;
+            }
+            return;
+        }
+        // §4.1: NAPTR says by what, in the order the domain prefers.
+        let mut rules: Vec<(u16, u16, Transport, String)> = Vec::new();
+        if let Some(lookup) = self.records(host, RecordType::NAPTR).await {
+            self.until = self.until.min(lookup.valid_until());
+            for record in lookup.answers() {
+                let RData::NAPTR(rule) = &record.data else { continue };
+                let transport = match &*rule.services.to_ascii_uppercase() {
+                    b"SIP+D2U" => Transport::Udp,
+                    b"SIP+D2T" => Transport::Tcp,
+                    b"SIPS+D2T" => Transport::Tls,
+                    _ => continue,
+                };
+                if rule.flags.eq_ignore_ascii_case(b"s") && spoken.contains(&transport) {
+                    rules.push((rule.order, rule.preference, transport, rule.replacement.to_string()));
+                }
             }
         }
-    }
-    rules.sort_by_key(|(order, preference, ..)| (*order, *preference));
-    for (_, _, transport, name) in rules {
-        search.services(&name, transport).await?;
-    }
-    if search.found.is_empty() {
-        // "If no NAPTR records are found, the client constructs SRV queries for those transport protocols it supports".
-        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().filter(|it| spoken.contains(it)) {
-            search.services(&service(host, transport), transport).await?;
+        rules.sort_by_key(|(order, preference, ..)| (*order, *preference));
+        for (_, _, transport, name) in rules {
+            self.services(&name, transport).await;
+        }
+        if self.found.is_empty() {
+            // "If no NAPTR records are found, the client constructs SRV queries for those transport protocols it supports".
+            for transport in
+                [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().filter(|it| spoken.contains(it))
+            {
+                self.services(&service(host, transport), transport).await;
+            }
+        }
+        if self.found.is_empty() {
+            self.addresses(host, Transport::Udp, Transport::Udp.default_port(), 1).await;
         }
     }
-    if search.found.is_empty() {
-        search.addresses(host, Transport::Udp, Transport::Udp.default_port(), 1).await?;
-    }
-    Ok((search.found, search.until))
 }
 
 /// Where SRV records of a transport are (§4.1).
@@ -172,14 +186,38 @@ struct Search<'a> {
     resolver: &'a TokioResolver,
     found: Vec<Found>,
     until: Instant,
+    /// Until when it holds that there is nothing.
+    nothing_until: Instant,
     /// Of the rule at hand: what comes first stays first.
     order: u16,
+    /// What went wrong last.
+    error: Option<NetError>,
 }
 
 impl Search<'_> {
+    /// Records of one kind. A server or zone that does not answer takes nothing from what others say.
+    async fn records(&mut self, name: &str, kind: RecordType) -> Option<Lookup> {
+        // Names in configurations and messages are whole.
+        let name = if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
+        let asked = tokio::time::timeout(PATIENCE * ATTEMPTS as u32, self.resolver.lookup(name, kind));
+        match asked.await.unwrap_or(Err(NetError::Timeout)) {
+            Ok(lookup) => Some(lookup),
+            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => {
+                if let Some(seconds) = nothing.negative_ttl {
+                    self.nothing_until = self.nothing_until.min(now() + Duration::from_secs(u64::from(seconds)));
+                }
+                None
+            }
+            Err(error) => {
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+
     /// The servers of a service; says whether there is the record.
-    async fn services(&mut self, name: &str, transport: Transport) -> Result<bool, NetError> {
-        let Some(lookup) = records(self.resolver, name, RecordType::SRV).await? else { return Ok(false) };
+    async fn services(&mut self, name: &str, transport: Transport) -> bool {
+        let Some(lookup) = self.records(name, RecordType::SRV).await else { return false };
         self.until = self.until.min(lookup.valid_until());
         let mut servers: Vec<(u16, u16, u16, String)> = Vec::new();
         for record in lookup.answers() {
@@ -195,16 +233,21 @@ impl Search<'_> {
             }
             // RFC 2782: a target of "." says that the service is not there.
             if target != "." {
-                self.addresses(&target, transport, port, weight).await?;
+                self.addresses(&target, transport, port, weight).await;
             }
         }
         self.order += 1;
-        Ok(true)
+        true
     }
 
-    async fn addresses(&mut self, name: &str, transport: Transport, port: u16, weight: u16) -> Result<(), NetError> {
+    async fn addresses(&mut self, name: &str, transport: Transport, port: u16, weight: u16) {
+        self.error = None;
         for kind in [RecordType::A, RecordType::AAAA] {
-            let Some(lookup) = records(self.resolver, name, kind).await? else { continue };
+            if self.error.is_some() {
+                // Whoever does not say the one will not say the other.
+                return;
+            }
+            let Some(lookup) = self.records(name, kind).await else { continue };
             self.until = self.until.min(lookup.valid_until());
             for record in lookup.answers() {
                 let ip = match &record.data {
@@ -218,6 +261,5 @@ impl Search<'_> {
                 }
             }
         }
-        Ok(())
     }
 }

@@ -26,13 +26,17 @@ pub enum Frame {
 /// Why a stream has no next message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Broken {
-    /// Its header does not end within [`OCTETS_MAX`], or header and body together are longer.
+    /// Its header does not end within [`STREAM_OCTETS_MAX`], or header and body together are longer.
     TooLarge,
     /// It has no Content-Length, which streams need, or one that is no number.
     ContentLength,
     /// What came is no SIP.
     NotSip,
 }
+
+/// The largest message taken from a stream, in octets: with what we add it must still be one we read ourselves, or its
+/// ACK and CANCEL could not be made.
+pub const STREAM_OCTETS_MAX: usize = OCTETS_MAX - 4096;
 
 /// Octets by which it must be clear that SIP is spoken: a method or version, and a blank.
 const START_MAX: usize = 64;
@@ -68,13 +72,17 @@ impl Framer {
             }
             let Some(end) = header_end(text, self.seen.saturating_sub(2)) else {
                 self.seen = text.len();
-                return if text.len() > OCTETS_MAX { Frame::Broken(Broken::TooLarge) } else { Frame::Incomplete };
+                return if text.len() > STREAM_OCTETS_MAX {
+                    Frame::Broken(Broken::TooLarge)
+                } else {
+                    Frame::Incomplete
+                };
             };
             match content_length(&text[..end]) {
                 Some(length) => self.length = end.saturating_add(length),
                 None => return Frame::Broken(Broken::ContentLength),
             }
-            if self.length > OCTETS_MAX {
+            if self.length > STREAM_OCTETS_MAX {
                 return Frame::Broken(Broken::TooLarge);
             }
         }

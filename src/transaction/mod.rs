@@ -335,7 +335,9 @@ impl<S, C> Transactions<S, C> {
             client.timers[Place::Again as usize] =
                 env.wheel.arm(env.now + env.lengths.of(again, 0), Due::Client(key, again));
         }
-        let (end, wait) = match silence.filter(|silence| *silence < env.lengths.of(end, 0)) {
+        // Only an INVITE can fall silent: what else is left unanswered ends with timer F.
+        let is_invite = matches!(client.state, ClientState::Invite(_));
+        let (end, wait) = match silence.filter(|silence| is_invite && *silence < env.lengths.of(end, 0)) {
             Some(silence) => (Timer::C, silence),
             None => (end, env.lengths.of(end, 0)),
         };
@@ -368,6 +370,12 @@ impl<S, C> Transactions<S, C> {
             let due = env.now + env.lengths.of(Timer::Trying, 0);
             server.timers[Timer::Trying.place() as usize] = env.wheel.arm(due, Due::Server(key, Timer::Trying));
         }
+    }
+
+    /// Whether timer E of a non-INVITE client transaction has just been set to T2 for the first time, and no answer came.
+    pub fn is_slow(&self, key: Key) -> bool {
+        let is_trying = |client: &Client<C>| client.state == ClientState::Other(client::State::Trying);
+        self.clients.get(key).is_some_and(|client| client.round == 3 && is_trying(client))
     }
 
     /// Whether nothing was answered yet to an INVITE.

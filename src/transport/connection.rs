@@ -14,8 +14,7 @@ use tungstenite::{HandshakeError, WebSocket};
 use super::stream::{BATCH, Closed, OUTPUT_MAX};
 use super::wire::Wire;
 use crate::outbox::ListenerId;
-use crate::sip::framing::{self, Framer};
-use crate::sip::message::OCTETS_MAX;
+use crate::sip::framing::{self, Framer, STREAM_OCTETS_MAX};
 use crate::store::{self, Key};
 use crate::time::Instant;
 
@@ -55,11 +54,13 @@ pub(super) struct Connection {
     pub(super) input: Vec<u8>,
     /// What the connection did not take yet.
     pub(super) output: Vec<u8>,
-    /// Whom to tell if it is never sent.
-    pub(super) clients: Vec<Key>,
+    /// Whom to tell if it is never sent: octets up to the end of a request, and its client transaction.
+    pub(super) clients: Vec<(usize, Key)>,
     pub(super) last: Instant,
-    /// Since when it opens, a message is unfinished, or output waits.
+    /// Since when it opens, or a message is unfinished.
     pub(super) slow_since: Option<Instant>,
+    /// Since when it takes nothing of what waits.
+    pub(super) deaf_since: Option<Instant>,
     pub(super) has_spoken: bool,
     pub(super) timer: store::Timer,
     pub(super) due: Instant,
@@ -111,7 +112,12 @@ impl Connection {
     pub(super) fn deadline(&self, idle: Duration) -> Instant {
         let unused = if self.has_spoken || self.is_ours { idle } else { idle.min(FIRST_MESSAGE) };
         let idle = self.last + unused;
-        self.slow_since.map_or(idle, |since| idle.min(since + PATIENCE))
+        [self.slow_since, self.deaf_since].into_iter().flatten().fold(idle, |due, since| due.min(since + PATIENCE))
+    }
+
+    /// Whether it took too long to open, to finish a message or to take what waits.
+    pub(super) fn is_slow(&self, now: Instant) -> bool {
+        [self.slow_since, self.deaf_since].into_iter().flatten().any(|since| since + PATIENCE <= now)
     }
 }
 
@@ -145,8 +151,8 @@ pub(super) fn web_config() -> WebSocketConfig {
         .read_buffer_size(KEEP)
         .write_buffer_size(KEEP)
         .max_write_buffer_size(OUTPUT_MAX)
-        .max_message_size(Some(OCTETS_MAX))
-        .max_frame_size(Some(OCTETS_MAX))
+        .max_message_size(Some(STREAM_OCTETS_MAX))
+        .max_frame_size(Some(STREAM_OCTETS_MAX))
 }
 
 /// How far reading came.
@@ -221,6 +227,14 @@ pub(super) fn read_frames(socket: &mut WebSocket<Wire>, hand: &mut impl FnMut(&[
             Ok(frame @ (Frame::Text(_) | Frame::Binary(_))) => {
                 let message = frame.into_data();
                 progress.octets += message.len() + 1;
+                // RFC 7118 §6: RFC 5626's keep-alive works here, too.
+                if message.iter().all(|octet| matches!(octet, b'\r' | b'\n')) {
+                    if message.len() >= 4 {
+                        // What does not fit now is no loss: the next ping comes.
+                        socket.write(Frame::text("\r\n")).unwrap_or(());
+                    }
+                    continue;
+                }
                 progress.messages += 1;
                 hand(&message);
             }
@@ -238,8 +252,8 @@ pub(super) fn read_frames(socket: &mut WebSocket<Wire>, hand: &mut impl FnMut(&[
     Ok(progress)
 }
 
-/// Writes out what waits, and what TLS holds.
-pub(super) fn write_out(wire: &mut Wire, output: &mut Vec<u8>) -> io::Result<()> {
+/// Writes out what waits, and what TLS holds. Says how many octets were taken, too.
+pub(super) fn write_out(wire: &mut Wire, output: &mut Vec<u8>) -> (usize, io::Result<()>) {
     let mut done = 0;
     let result = loop {
         if done == output.len() {
@@ -258,5 +272,5 @@ pub(super) fn write_out(wire: &mut Wire, output: &mut Vec<u8>) -> io::Result<()>
     } else {
         output.drain(..done);
     }
-    result
+    (done, result)
 }

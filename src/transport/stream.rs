@@ -43,6 +43,10 @@ const ACCEPTS: usize = 64;
 const REST: Duration = Duration::from_millis(100);
 /// Octets read from one connection before others get their turn.
 pub(super) const BATCH: usize = 64 * 1024;
+/// Octets read in one round, from all connections.
+const ROUND: usize = 1024 * 1024;
+/// Of the connections there may be, one in so many is kept for those we open.
+const KEPT: usize = 8;
 /// Octets that may wait for a connection to take them.
 pub(super) const OUTPUT_MAX: usize = 256 * 1024;
 
@@ -190,6 +194,7 @@ impl Streams {
     /// New limits and certificates, for connections to come.
     pub fn reload(&mut self, config: &Config, tls: Arc<Tls>) {
         (self.limits, self.tls) = (Limits::of(config), tls);
+        self.expected.clear();
     }
 
     /// The certificate at this address must bear that name.
@@ -277,7 +282,7 @@ impl Streams {
             if due > now {
                 (connection.due, connection.timer) = (due, self.wheel.arm(due, key));
             } else {
-                let is_slow = connection.slow_since.is_some_and(|since| since + PATIENCE <= now);
+                let is_slow = connection.is_slow(now);
                 let never_opened = is_slow && connection.is_ours && !connection.is_open;
                 self.close(
                     key,
@@ -332,8 +337,10 @@ impl Streams {
     }
 
     fn accepted(&mut self, now: Instant, at: usize, socket: TcpStream, peer: SocketAddr) {
-        let of_source = self.by_source.get(&peer.ip()).copied().unwrap_or(0);
-        if self.connections.len() >= self.limits.connections || of_source >= self.limits.per_source {
+        let source = source_of(peer.ip());
+        let of_source = self.by_source.get(&source).copied().unwrap_or(0);
+        let most = self.limits.connections - self.limits.connections / KEPT;
+        if self.connections.len() >= most || of_source >= self.limits.per_source {
             self.counts.refused += 1;
             return;
         }
@@ -346,9 +353,9 @@ impl Streams {
         };
         // Without it, what we send may wait for an acknowledgement; it is still sent.
         socket.set_nodelay(true).unwrap_or(());
+        *self.by_source.entry(source).or_insert(0) += 1;
         let key = self.add(now, at as ListenerId, peer, Wire::new(socket, tls), false);
         if let Some(key) = key {
-            *self.by_source.entry(peer.ip()).or_insert(0) += 1;
             self.counts.accepted += 1;
             if self.open(now, key).is_some()
                 && let Some(connection) = self.connections.get_mut(key)
@@ -378,6 +385,7 @@ impl Streams {
             clients: Vec::new(),
             last: now,
             slow_since: Some(now),
+            deaf_since: None,
             has_spoken: false,
             timer: store::Timer::NONE,
             due,
@@ -435,6 +443,10 @@ impl Streams {
             Ok(false) => {}
             Ok(true) => {
                 (connection.is_open, connection.slow_since, connection.last) = (true, None, now);
+                // What came with the last piece of the handshake is in TLS already, and told by no notice.
+                if !std::mem::replace(&mut connection.is_readable, true) {
+                    self.ready.push(key);
+                }
                 connection.identities = connection.wire().map(|wire| wire.identities()).unwrap_or_default();
                 if connection.is_ours {
                     self.counts.connected += 1;
@@ -453,8 +465,10 @@ impl Streams {
             return None;
         }
         let tls = if self.transports[at].is_secure() {
+            // Whom the configuration expects there, else whom a target's name led us to.
             let (config, name) = self.tls.client(at, peer)?;
-            let name = self.expected.get(&peer).cloned().unwrap_or(name);
+            let name = name.or_else(|| self.expected.get(&peer).cloned());
+            let name = name.unwrap_or_else(|| ServerName::IpAddress(peer.ip().into()));
             Some(ClientConnection::new(config, name).ok()?.into())
         } else {
             None
@@ -472,14 +486,14 @@ impl Streams {
             self.by_peer.remove(&name);
         }
         if !connection.is_ours
-            && let Some(count) = self.by_source.get_mut(&connection.peer.ip())
+            && let Some(count) = self.by_source.get_mut(&source_of(connection.peer.ip()))
         {
             *count -= 1;
             if *count == 0 {
-                self.by_source.remove(&connection.peer.ip());
+                self.by_source.remove(&source_of(connection.peer.ip()));
             }
         }
-        self.failed.append(&mut connection.clients);
+        self.failed.extend(connection.clients.drain(..).map(|(_, client)| client));
         if let Some(wire) = connection.wire() {
             wire.close();
             // The socket is closed with the connection, which takes it out of the queue too.
@@ -494,22 +508,34 @@ impl Streams {
     pub fn receive(&mut self, now: Instant, mut take: impl FnMut(ListenerId, SocketAddr, &[Box<str>], &[u8])) {
         self.accept(now);
         let mut ready = std::mem::take(&mut self.ready);
-        ready.retain(|key| self.read(now, *key, &mut take));
-        // What opened meanwhile comes with the next round.
-        self.ready.append(&mut ready);
+        // A round has a bound: datagrams and timers get their turn, and who was not read comes first in the next.
+        let mut budget = ROUND;
+        let done = ready.iter().position(|key| {
+            let (more, octets) = self.read(now, *key, &mut take);
+            if more {
+                self.ready.push(*key);
+            }
+            budget = budget.saturating_sub(octets.max(256));
+            budget == 0
+        });
+        if let Some(last) = done {
+            ready.drain(..=last);
+            ready.append(&mut self.ready);
+            self.ready = ready;
+        }
     }
 
-    /// Reads one connection; whether it may hold more.
+    /// Reads one connection; whether it may hold more, and how many octets came.
     fn read(
         &mut self,
         now: Instant,
         key: Key,
         take: &mut impl FnMut(ListenerId, SocketAddr, &[Box<str>], &[u8]),
-    ) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+    ) -> (bool, usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return (false, 0) };
         if !connection.is_open {
             connection.is_readable = false;
-            return false;
+            return (false, 0);
         }
         let Connection { body, framer, input, output, identities, listener, peer, .. } = connection;
         let mut hand = |message: &[u8]| take(*listener, *peer, identities, message);
@@ -524,7 +550,7 @@ impl Streams {
         match read {
             Err(reason) => {
                 self.close(key, reason);
-                false
+                (false, 0)
             }
             Ok(progress) => {
                 connection.is_readable = progress.has_more;
@@ -532,19 +558,18 @@ impl Streams {
                 if progress.octets > 0 {
                     connection.last = now;
                 }
-                let is_waiting = is_partial || !connection.output.is_empty();
                 // A message that is finished ends the wait for it, even if the next one has begun.
-                if progress.messages > 0 || !is_waiting {
+                if progress.messages > 0 || !is_partial {
                     connection.slow_since = None;
                 }
-                if is_waiting && connection.slow_since.is_none() {
+                if is_partial && connection.slow_since.is_none() {
                     connection.slow_since = Some(now);
                     self.watch(key);
                 }
                 if wrote {
                     self.touch(key);
                 }
-                progress.has_more
+                (progress.has_more, progress.octets)
             }
         }
     }
@@ -586,16 +611,20 @@ impl Streams {
                     }
                 }
             }
-            Body::Plain(_) | Body::Opening(_) => {
+            // It was accepted, so nobody waits for an answer over it yet.
+            Body::Opening(_) => return Sent::Never,
+            Body::Plain(_) => {
                 if connection.output.len() + transmit.payload.len() > OUTPUT_MAX {
                     self.close(key, Closed::Full);
                     return Sent::Never;
                 }
                 connection.output.extend_from_slice(transmit.payload);
-                if !transmit.client.is_none() {
-                    connection.clients.push(transmit.client);
-                }
             }
+        }
+        if !transmit.client.is_none() {
+            // Of a WebSocket all or nothing is known to have left.
+            let end = connection.output.len().max(1);
+            connection.clients.push((end, transmit.client));
         }
         connection.last = now;
         self.touch(key);
@@ -611,26 +640,25 @@ impl Streams {
             if !connection.is_open {
                 continue;
             }
-            let Connection { body, output, .. } = connection;
-            let written = match body {
+            let Connection { body, output, clients, .. } = connection;
+            let (taken, written) = match body {
                 Body::Plain(wire) => write_out(wire, output),
                 Body::Web(socket) => match socket.flush() {
-                    Ok(()) => Ok(()),
-                    Err(tungstenite::Error::Io(error)) => Err(error),
-                    Err(error) => Err(io::Error::other(error)),
+                    Ok(()) => (usize::MAX, Ok(())),
+                    Err(tungstenite::Error::Io(error)) => (0, Err(error)),
+                    Err(error) => (0, Err(io::Error::other(error))),
                 },
-                Body::Opening(_) => Ok(()),
+                Body::Opening(_) => (0, Ok(())),
             };
+            clients.retain_mut(|(end, _)| {
+                *end = end.saturating_sub(taken);
+                *end > 0
+            });
             match written {
-                Ok(()) => {
-                    connection.clients.clear();
-                    if connection.input.is_empty() {
-                        connection.slow_since = None;
-                    }
-                }
+                Ok(()) => connection.deaf_since = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if connection.slow_since.is_none() {
-                        connection.slow_since = Some(now);
+                    if taken > 0 || connection.deaf_since.is_none() {
+                        connection.deaf_since = Some(now);
                         self.watch(key);
                     }
                 }
@@ -644,5 +672,13 @@ impl Streams {
     /// A client transaction whose request was queued and could not be sent.
     pub fn pop_failed(&mut self) -> Option<Key> {
         self.failed.pop()
+    }
+}
+
+/// Whose connections count together: one address, or the block of IPv6 one customer has.
+fn source_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => std::net::Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
     }
 }

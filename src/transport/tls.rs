@@ -93,15 +93,14 @@ impl Tls {
         self.servers.get(listener)?.as_ref()
     }
 
-    /// How to connect to `address`, and whom to expect there: the target's name, else the address itself.
+    /// How to connect to `address`, and whom the configuration expects there.
     pub(super) fn client(
         &self,
         listener: usize,
         address: SocketAddr,
-    ) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+    ) -> Option<(Arc<ClientConfig>, Option<ServerName<'static>>)> {
         let config = self.clients.get(listener)?.as_ref()?;
-        let name = self.names.get(&address).cloned().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
-        Some((Arc::clone(config), name))
+        Some((Arc::clone(config), self.names.get(&address).cloned()))
     }
 }
 
@@ -188,7 +187,7 @@ pub(super) fn identities(certificate: &CertificateDer<'_>) -> Box<[Box<str>]> {
     let domain = |uri: &str| {
         // A URI with a user names somebody, not a domain.
         let rest = uri.get(..4).filter(|scheme| scheme.eq_ignore_ascii_case("sip:")).map(|_| &uri[4..])?;
-        let host = rest.split([';', '?']).next().filter(|host| !host.contains('@'))?;
+        let host = rest.split([';', '?', ':']).next().filter(|host| !host.contains('@'))?;
         (!host.is_empty()).then(|| host.to_ascii_lowercase().into_boxed_str())
     };
     let is_sip = |uri: &&str| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip:"));

@@ -99,9 +99,17 @@ impl Read for Wire {
 impl Write for Wire {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.socket.write(octets) };
-        let taken = tls.writer().write(octets)?;
-        send(tls, &mut self.socket)?;
-        if taken == 0 && !octets.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+        loop {
+            let taken = tls.writer().write(octets)?;
+            send(tls, &mut self.socket)?;
+            if taken > 0 || octets.is_empty() {
+                return Ok(taken);
+            }
+            // It was full. What the socket just took made room: there will be no further notice of that.
+            if tls.wants_write() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -324,9 +324,73 @@ fn a_request_within_the_call_is_a_sign_of_life() {
     world.deaf.push(at(PBX));
     world.run_for(160_000);
     world.deaf.clear();
+    assert!(world.slots.list(1, |_| true)[0].1.suspect);
     world.request(End::Callee, 0, "INFO");
     world.run();
+    assert!(!world.slots.list(1, |_| true)[0].1.suspect, "and is no longer shown as one without");
     let refused = world.invite("100");
     world.run();
     assert_eq!((world.final_answer(refused), world.callers[caller].over), (486, false));
+}
+
+#[test]
+fn our_bye_comes_behind_what_either_side_said_before_the_answer() {
+    let mut world = World::new(&config(1, &menu("")));
+    world.modes.insert(at(PBX), Mode::Ring);
+    let caller = world.invite("100");
+    world.run();
+    for (end, id, method) in
+        [(End::Caller, caller, "PRACK"), (End::Caller, caller, "UPDATE"), (End::Callee, 0, "UPDATE")]
+    {
+        world.request(end, id, method);
+        world.run();
+    }
+    world.accept(0);
+    world.run();
+    end(&mut world);
+    assert_eq!(line(&world.last_at(PBX, "BYE "), "CSeq:"), "CSeq: 4 BYE", "INVITE 1, PRACK 2, UPDATE 3");
+    assert_eq!(line(&world.last_at(CALLER, "BYE "), "CSeq:"), "CSeq: 102 BYE", "UPDATE 101");
+}
+
+#[test]
+fn the_caller_is_told_also_when_the_callee_never_said_where_it_is() {
+    let mut world = World::new(&config(1, &menu("")));
+    world.deaf.push(at(PBX));
+    let caller = world.invite("100");
+    world.run();
+    world.deaf.clear();
+    world.answer_last(PBX, "200 OK");
+    assert!(world.callers[caller].up);
+    end(&mut world);
+    assert_eq!((world.reached(CALLER, "BYE"), world.in_use()), (1, 0));
+}
+
+#[test]
+fn a_refresh_within_a_call_nobody_here_knows_is_left_alone() {
+    let mut world = World::new(&format!("{SESSION}{}", config(1, &menu(""))));
+    let text = format!(
+        "UPDATE sip:callee@{PBX} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKold\r\nRoute: <sip:{GATE};lr>\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n\
+         To: <sip:c@d>;tag=2\r\nCall-ID: old\r\nCSeq: 7 UPDATE\r\nSupported: timer\r\nContact: <sip:a@{CALLER}>\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.raw_unanswered(CALLER, text.as_bytes());
+    world.answer_last(PBX, "200 OK\r\nSession-Expires: 600;refresher=uas");
+    let got = world.last_at(CALLER, "SIP/2.0 200");
+    assert_eq!(got.matches("Session-Expires:").count(), 1, "{got}");
+}
+
+#[test]
+fn nobody_is_reclaimed_where_the_channel_is_kept_for_others() {
+    let sales = "[[service]]\nname = \"sales\"\nkind = \"queue\"\nnumbers = [\"200\"]\npool = \"ivr\"\ntarget = \"pbx\"\nreserve = 1\nask_s = 60\n";
+    let mut world = World::new(&config(2, &format!("{}{sales}", menu("ask_s = 60"))));
+    let (kept, other) = (world.answered("200"), world.answered("100"));
+    world.deaf.push(at(PBX));
+    world.run_for(200_000);
+    world.deaf.clear();
+    assert!(world.slots.list(2, |slot| slot.suspect).len() == 2);
+    // Menu's own suspect gives way to menu; that of sales would bring nobody in.
+    world.answered("100");
+    assert_eq!((world.callers[other].over, world.callers[kept].over), (true, false));
+    let refused = world.invite("100");
+    world.run();
+    assert_eq!((world.final_answer(refused), world.callers[kept].over, world.in_use()), (486, false, 2));
 }

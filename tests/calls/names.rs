@@ -199,3 +199,15 @@ fn questions_and_those_who_wait_have_a_bound() {
     let refused = world.delivered.iter().filter(|(_, text)| text.starts_with("SIP/2.0 502")).count();
     assert_eq!((world.questions.len(), refused), (1, 300 - 256));
 }
+
+#[test]
+fn another_request_than_invite_to_a_silent_name_ends_with_its_own_timer() {
+    let mut world = relaying();
+    let text = invite_text("elsewhere.example", "msg").replace("INVITE", "MESSAGE");
+    world.raw(CALLER, text.as_bytes());
+    world.deaf.extend([at(PBX), at(PBX2)]);
+    tell(&mut world, Answer::Found(vec![found(PBX2, 1, 0), found(PBX, 2, 0)]), 5);
+    world.run_for(200_000);
+    assert_eq!(world.reached(PBX2, "CANCEL"), 0);
+    assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
+}

@@ -219,3 +219,38 @@ fn calls_that_fail_over_are_counted_where_they_end_up() {
     world.run_for(60_000);
     assert!(world.proxy.is_idle());
 }
+
+#[test]
+fn what_is_known_of_an_address_survives_a_reload_that_puts_another_before_it() {
+    let keys = "probe_s = 10\nprobe_timeout_ms = 1000\ndown_after = 1";
+    let mut world = World::new(&config_of(&format!("\"sip:{PBX}\""), keys));
+    world.deaf.push(at(PBX));
+    world.run_for(2_000);
+    assert_eq!(state(&world, PBX), "down");
+    let both = format!("\"sip:{PBX2}\", \"sip:{PBX}\"");
+    world.reload(&config_of(&both, keys));
+    assert_eq!((state(&world, PBX), state(&world, PBX2)), ("down", "up"));
+    // Each is still probed once in ten seconds, whatever came and went meanwhile.
+    world.deaf.clear();
+    for _ in 0..3 {
+        world.reload(&config_of(&format!("\"sip:{PBX2}\""), keys));
+        world.reload(&config_of(&both, keys));
+    }
+    let before = world.reached(PBX2, "OPTIONS");
+    world.run_for(60_000);
+    assert_eq!(world.reached(PBX2, "OPTIONS") - before, 6);
+    assert_eq!((state(&world, PBX), state(&world, PBX2)), ("up", "up"));
+}
+
+#[test]
+fn a_silent_address_keeps_its_share_of_the_channel_when_the_next_one_refuses() {
+    let uris = format!("\"sip:{PBX}\", \"sip:{PBX2}\"");
+    let mut world = World::new(&config_of(&uris, "silence_ms = 1000"));
+    world.modes.insert(at(PBX), Mode::Silent);
+    world.modes.insert(at(PBX2), Mode::Refuse(503));
+    world.invite("100");
+    world.run_for(3_000);
+    assert_eq!((world.reached(VOICEMAIL, "INVITE"), world.in_use()), (1, 1), "the first may have taken a channel");
+    world.run_for(40_000);
+    assert_eq!(world.in_use(), 0);
+}

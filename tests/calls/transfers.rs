@@ -1,6 +1,8 @@
 //! Calls that leave the PBX (RFC 3515, 3891, 4488; seed 000: a channel is free when the call is "successfully transferred").
 
-use sipweir::proxy::Input;
+use sipweir::proxy::{Answer, Input};
+use sipweir::route::Found;
+use sipweir::sip::Transport;
 
 use crate::world::*;
 
@@ -314,4 +316,59 @@ fn the_operator_gives_a_channel_back_and_the_call_goes_on() {
     world.hang_up(End::Caller, caller);
     world.run();
     assert_eq!((world.reached(PBX, "BYE"), world.view().calls), (1, 0));
+}
+
+#[test]
+fn a_contact_with_a_name_is_followed_once_the_name_is_known() {
+    for is_known in [true, false] {
+        let text = text_with("redirects = \"follow\"")
+            .replace("target = \"pbx\"", "target = \"pbx\"\noverflow = [{ reject = 480 }]");
+        let mut world = World::new(&text);
+        world.deaf.push(at(PBX));
+        let caller = world.invite("100");
+        world.run();
+        world.deaf.clear();
+        world.answer_last(PBX, "302 Moved\r\nContact: <sip:agent@phones.example>");
+        let question = world.questions.last().expect("it is asked for").clone();
+        assert_eq!((&*question.host, world.in_use()), ("phones.example", 0));
+        let found = Found { transport: Transport::Udp, address: at(VOICEMAIL), priority: 0, weight: 0 };
+        let answer = if is_known { Answer::Found(vec![found]) } else { Answer::NotFound };
+        world.tell(Input::Resolved { question: &question, answer, ttl: std::time::Duration::from_secs(60) });
+        world.run();
+        let expected = if is_known { 200 } else { 480 };
+        assert_eq!((world.final_answer(caller), world.reached(VOICEMAIL, "INVITE")), (expected, usize::from(is_known)));
+    }
+}
+
+#[test]
+fn a_replaced_call_that_nobody_hangs_up_is_ended_and_one_channel_carries_no_chain_of_calls() {
+    let (mut world, first) = up();
+    let leg = world.callers[first].clone();
+    let second = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+    // A PBX that does not know Replaces has both up now. A third cannot follow as long as that is so.
+    let leg = world.callers[second].clone();
+    let third = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+    assert_eq!((world.final_answer(third), world.in_use(), world.view().calls), (486, 1, 2));
+    world.run_for(33_000);
+    assert!(world.callers[first].over && !world.callers[second].over);
+    assert_eq!((world.in_use(), world.view().calls, world.ends()), (1, 1, vec![("replaced", 1)]));
+    let third = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+    assert!(world.callers[third].up);
+}
+
+#[test]
+fn a_sign_from_elsewhere_and_a_contact_with_a_name_say_nothing() {
+    let (mut world, _) = up_with("released_by = \"X-Left\"\nreleased_by_contact = true");
+    // The caller knows both tags, and another address of its own.
+    let text = world.in_dialog(End::Callee, 0, "INFO").replace("Content-Length", "X-Left: 1\r\nContent-Length");
+    world.raw("198.51.100.66:5060", text.as_bytes());
+    let bye = world.in_dialog(End::Callee, 0, "BYE");
+    world.deaf.push(at(CALLER));
+    world.raw("198.51.100.66:5060", bye.as_bytes());
+    world.deaf.clear();
+    assert_eq!(world.in_use(), 1, "not before the caller has believed it");
+    let (mut world, _) = up_with("released_by_contact = true");
+    let text = world.in_dialog(End::Callee, 0, "INVITE").replace(&format!("<sip:x@{PBX}>"), "<sip:x@pbx.example.net>");
+    world.raw(PBX, text.as_bytes());
+    assert_eq!(world.in_use(), 1);
 }

@@ -202,3 +202,41 @@ fn a_call_with_sipps_own_scenario_whose_bye_has_no_route_is_matched_by_its_dialo
     world.run();
     assert_eq!((world.reached(PBX, "BYE"), world.in_use(), world.ends()), (1, 0, vec![("caller_bye", 1)]));
 }
+
+#[test]
+fn a_slow_answer_to_another_request_than_invite_is_a_100_at_t2_and_no_other_provisional_goes_back() {
+    let request = |world: &mut World| {
+        let text = format!(
+            "MESSAGE sip:100@{GATE} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKmsg\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n\
+             To: <sip:100@{GATE}>\r\nCall-ID: msg\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n"
+        );
+        world.raw_unanswered(CALLER, text.as_bytes());
+    };
+    let mut world = World::new(&config(1, &menu("")));
+    request(&mut world);
+    // RFC 4320 §4.1: nothing but 100, and that not before timer E has come to T2.
+    world.answer_last(PBX, "183 Session Progress");
+    assert!(world.last_at(CALLER, "SIP/2.0").is_empty());
+    let mut world = World::new(&config(1, &menu("")));
+    request(&mut world);
+    world.deaf.push(at(PBX));
+    world.run_for(3_000);
+    assert!(world.last_at(CALLER, "SIP/2.0").is_empty());
+    world.run_for(1_000);
+    assert!(world.last_at(CALLER, "SIP/2.0").starts_with("SIP/2.0 100 Trying\r\n"));
+    // §4.2: no 408, whoever made it.
+    world.answer_last(PBX, "408 Request Timeout");
+    world.run_for(60_000);
+    assert!(world.last_at(CALLER, "SIP/2.0 408").is_empty());
+    assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
+}
+
+#[test]
+fn a_408_to_a_bye_ends_the_call_and_goes_no_further() {
+    let (mut world, caller) = up();
+    let bye = world.in_dialog(End::Caller, caller, "BYE");
+    world.raw_unanswered(CALLER, bye.as_bytes());
+    world.answer_last(PBX, "408 Request Timeout");
+    assert_eq!(world.in_use(), 0);
+    assert!(world.last_at(CALLER, "SIP/2.0 408").is_empty());
+}

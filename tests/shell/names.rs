@@ -140,3 +140,19 @@ fn naptr_chooses_the_transport_and_ports_and_transports_in_the_uri_cut_the_searc
     assert!(known(&server).is_empty());
     server.stop();
 }
+
+#[test]
+fn one_server_that_cannot_be_found_takes_nothing_from_the_others() {
+    // A zone whose name server is dead (kamailio #4911), and more servers than some can count (kamailio #2651).
+    let dead = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let mut records: Vec<String> = (1..=12)
+        .map(|host| format!("--srv-host=_sip._udp.many.example.net,host{host}.example.net,5060,{host},0"))
+        .chain((1..=12).map(|host| format!("--host-record=host{host}.example.net,127.0.1.{host}")))
+        .collect();
+    records.push("--srv-host=_sip._udp.many.example.net,host.example.org,5060,0,0".into());
+    records.push(format!("--server=/example.org/127.0.0.1#{dead}"));
+    let names = NameServer::start(&records);
+    let server = start(names.port, "sip:many.example.net;transport=udp");
+    wait_for("the others are known", || known(&server).len() == 12);
+    server.stop();
+}
