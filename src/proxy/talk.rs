@@ -167,7 +167,10 @@ impl Proxy {
         if dialog(&mut call.talk, tag).is_some() || !call.dialogs.knows(tag) {
             return false;
         }
-        let Some(mut talk) = Talk::new(&router, answer, &call.contact, call.cseqs, tag) else { return false };
+        // Kept once: from the first dialog on it is there.
+        let own = std::mem::take(&mut call.contact);
+        let contact = call.talk.as_ref().map_or(&*own, |talk| talk.part(CONTACT[Side::Caller as usize]));
+        let Some(mut talk) = Talk::new(&router, answer, contact, call.cseqs, tag) else { return false };
         talk.next = call.talk.take();
         call.talk = Some(talk);
         true

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::gate::{Gate, TO_VOICEMAIL, port, scenario};
+use crate::gate::{Gate, TO_VOICEMAIL, config, port, scenario};
 
 /// SIPp as a callee; ends with the test.
 struct Callee(Child);
@@ -244,4 +244,38 @@ fn the_load_recipe_of_the_deploy_folder_says_what_became_of_the_calls() {
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.starts_with("calls 40, good 40, failed 0, sent again 0, seconds "), "{text}");
     assert!(overflows(&gate, "route") > 0, "two channels are too few for six calls at a time");
+}
+
+/// SIPp's own scenarios, over that transport (`u1`, `t1`).
+fn built_in(gate: &Gate, role: &str, transport: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sipp");
+    let media = port().to_string();
+    command.args(["-sn", role, "-t", transport, "-i", "127.0.0.1", "-mp", &media, "-nostdin"]).args(arguments);
+    command.current_dir(&gate.folder.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn sipps_own_scenarios_pass_over_udp_and_tcp_although_their_bye_has_no_route() {
+    for (transport, parameter, table) in [("u1", "", "udp"), ("t1", ";transport=tcp", "tcp")] {
+        let gate = Gate::start_with(|ports, _| {
+            let pbx = format!("sip:127.0.0.1:{}", ports[2]);
+            let tcp = format!("[[listen]]\nuri = \"tcp:127.0.0.1:{}\"\n", ports[0]);
+            tcp + &config(20, ports, "").replace(&format!("\"{pbx}\""), &format!("\"{pbx}{parameter}\""))
+        });
+        let uas = built_in(&gate, "uas", transport, &["-p", &gate.pbx.to_string()]).spawn().expect("sipp is installed");
+        let _uas = Callee(uas);
+        let bound = format!("0100007F:{:04X}", gate.pbx);
+        gate.wait_for("SIPp listens", |_| {
+            std::fs::read_to_string(format!("/proc/net/{table}")).is_ok_and(|table| table.contains(&bound))
+        });
+        let (caller, to) = (port().to_string(), format!("127.0.0.1:{}", gate.sip));
+        let arguments =
+            ["-p", &caller, "-s", "100", "-m", "40", "-r", "20", "-d", "200", "-timeout", "60", "-timeout_error", &to];
+        let calls = built_in(&gate, "uac", transport, &arguments).status().expect("sipp is installed");
+        assert!(calls.success(), "{transport}");
+        gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_ended_total{reason=\"caller_bye\"}") == 40);
+        assert_eq!(gate.in_use(), 0, "{transport}");
+        assert_eq!(gate.stop(), 0);
+    }
 }
