@@ -12,7 +12,10 @@ use crate::{check_counts, number};
 
 fn text(capacity: u32) -> String {
     let extra = menu("overflow = [{ route = \"voicemail\" }, { reject = 486 }]\nlongest_call_s = 900\nask_s = 30");
-    let text = config(capacity, &format!("{extra}[session]\nexpires_s = 120\n[limits]\ntransactions = 4000\n"));
+    let text = config(
+        capacity,
+        &format!("{extra}[session]\nexpires_s = 120\n[timers]\nlongest_call_s = 900\n[limits]\ntransactions = 4000\n"),
+    );
     let pbx = format!("name = \"pbx\"\nuri = [\"sip:{PBX}\"]");
     let keys = "probe_s = 20\nredirects = \"follow\"\nreleased_by = \"X-Left\"\nreleased_by_contact = true";
     let uris = format!("\"sip:{PBX}\", {{ uri = \"sip:{PBX2}\", priority = 1, weight = 2 }}, \"sip:named.example\"");
