@@ -9,6 +9,7 @@ use crate::outbox::{Hop, ListenerId};
 use crate::route::Router;
 use crate::sip::edit::Edit;
 use crate::sip::message::{Essentials, Header};
+use crate::sip::uri::is_sips;
 use crate::sip::{HeaderName, Message, Span, Text};
 use crate::store::Key;
 use crate::transaction::key::{Branch, Cookie, Domain, Secret};
@@ -53,7 +54,7 @@ pub(super) fn write(
     changes: &Changes<'_>,
 ) {
     let listener_out = out_hop.listener;
-    let is_secure = changes.request_uri.unwrap_or_else(|| message.request_uri()).starts_with(b"sips:");
+    let is_secure = is_sips(changes.request_uri.unwrap_or_else(|| message.request_uri()));
     let mut lines = Text::<OWN_LINES>::default();
     lines.push_bytes(&router.lines(listener_out).via);
     lines.push_bytes(branch);

@@ -15,7 +15,7 @@ use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
 use crate::route::{Place, Question, Router};
 use crate::sip::message::Essentials;
-use crate::sip::uri::{parameter_end, split_parameter};
+use crate::sip::uri::{is_sips, parameter_end, split_parameter};
 use crate::sip::{HeaderName, Message, NameAddr, Scheme, Transport, Uri};
 use crate::store::{Key, Timer};
 use crate::time::Instant;
@@ -303,7 +303,7 @@ impl Proxy {
                 plan.tried |= 1 << at;
                 let is_large = message.bytes().len() + OWN_OCTETS > DATAGRAM_MAX && again.is_none();
                 let hop = next_hop(&router, listener, (at, place), is_large, &mut plan)
-                    .filter(|_| place.transport.is_secure() || !message.request_uri().starts_with(b"sips:"));
+                    .filter(|_| place.transport.is_secure() || !is_sips(message.request_uri()));
                 let lines = plan.refusal.map(|refusal| {
                     let advertise = &router.config.listen[usize::from(listener)].advertise;
                     overflow_lines(message, &plan, refusal, &place.host_port, advertise)
@@ -387,7 +387,7 @@ impl Proxy {
         let Some(transaction) = self.transactions.server_mut(server) else { return false };
         let call = transaction.context.call;
         let Some(plan) = &mut transaction.context.plan else { return false };
-        let is_secure = transaction.request.windows(6).take(64).any(|part| part == b" sips:");
+        let is_secure = Message::parse(&transaction.request).is_ok_and(|request| is_sips(request.request_uri()));
         // §8.1.3.4, §16.5: by q, 1 when not given; thousandths.
         let quality = |contact: &NameAddr<'_>| contact.parameter("q").map_or(1000, thousandths);
         let mut contacts: Vec<(u32, Box<[u8]>)> = Vec::new();

@@ -60,6 +60,9 @@ pub(super) struct Path {
     pub(super) listener: Option<ListenerId>,
 }
 
+/// What a `sips:` request is told that would have to go on without TLS (RFC 5630 §5.3).
+const SIPS_NOT_ALLOWED: &[u8] = b"Warning: 380 sipweir \"SIPS Not Allowed\"\r\n";
+
 /// Why a request goes nowhere.
 pub(super) const NO_WAY: &str = "the next hop is a name nobody knows, or no listener leads there";
 
@@ -192,7 +195,7 @@ impl Proxy {
         }
         if uri.scheme == Scheme::Sips && !self.router.transport(origin.1).is_secure() {
             // RFC 5630 §5.3: what was asked for over an open transport was not safe on its way here.
-            return self.reject(message, origin, 480, b"Warning: 380 sipweir \"SIPS Not Allowed\"\r\n");
+            return self.reject(message, origin, 480, SIPS_NOT_ALLOWED);
         }
         // An OPTIONS that may go no further may be for us (§11): many peers ask so whether we live.
         let is_ping = method == Method::Options && found.to_tag.is_none() && self.router.is_ours(&uri);
@@ -414,6 +417,9 @@ impl Proxy {
         let Some(place) = self.health.choose(now, places, 0, target.balance).map(|at| &places[at]) else {
             return self.answer(now, server, 480, b"");
         };
+        if uri.scheme == Scheme::Sips && !place.transport.is_secure() {
+            return self.answer(now, server, 480, SIPS_NOT_ALLOWED);
+        }
         let request_uri = target.rewrite.then(|| rewritten(&incoming.uri, None, &place.host_port));
         let changes = Changes {
             request_uri: request_uri.as_deref(),

@@ -285,6 +285,11 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// Whether a URI asks for TLS on its whole way: its scheme, whatever its case (RFC 3986 §3.1).
+pub(crate) fn is_sips(uri: &[u8]) -> bool {
+    uri.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"sips:"))
+}
+
 /// Finds `;name=value` in a parameter list that starts with a semicolon: the whole range, and the value.
 pub(crate) fn parameter<'a>(parameters: &'a [u8], name: &str) -> Option<(Range<usize>, &'a [u8])> {
     let mut at = 0;

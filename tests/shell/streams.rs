@@ -426,8 +426,13 @@ fn sips_comes_and_goes_over_tls_only() {
     ));
     let (tls, tcp) = (server.listen()[1], server.listen()[2]);
     let mut line = files.connect(tls, None);
-    line.send(&over("tls", &request("INVITE", &format!("sips:100@{tls}"), line.address, "s", "", 1, "")));
-    assert!(line.expect("SIP/2.0 4").starts_with("SIP/2.0 480 "), "the PBX is reached by UDP only");
+    for (method, scheme, id) in [("INVITE", "sips", "s"), ("INVITE", "SIPS", "u"), ("MESSAGE", "sips", "v")] {
+        line.send(&over("tls", &request(method, &format!("{scheme}:100@{tls}"), line.address, id, "", 1, "")));
+        assert!(
+            line.expect("SIP/2.0 4").starts_with("SIP/2.0 480 "),
+            "{method} {scheme}: the PBX is reached by UDP only"
+        );
+    }
     let mut open = Line::tcp(tcp);
     open.send(&over("tcp", &request("INVITE", &format!("sips:100@{tcp}"), open.address, "t", "", 1, "")));
     assert!(open.expect("SIP/2.0 480 ").contains("Warning: 380 "), "RFC 5630");
