@@ -4,7 +4,6 @@
 //! place it remembers as a [`Fault`], so that a bad request can still be answered. [`Message::check`] is the door:
 //! past it, the fields every answer and every look-up needs exist, once, and can be read (RFC 3261 §16.3 item 1).
 
-use std::net::SocketAddr;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -345,11 +344,6 @@ impl<'a> Message<'a> {
     /// The top Via, when it can be read.
     pub fn top_via(&self) -> Option<Via<'a>> {
         Via::parse(self.value(HeaderName::Via)?)
-    }
-
-    /// Where a response to this request goes, when its Via tells.
-    pub fn reply_to(&self, source: SocketAddr) -> Option<SocketAddr> {
-        self.top_via().map(|via| via.reply_to(source))
     }
 
     /// The door: every fault that makes the message unacceptable, the first one found.

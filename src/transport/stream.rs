@@ -518,11 +518,10 @@ impl Streams {
             budget = budget.saturating_sub(octets.max(256));
             budget == 0
         });
-        if let Some(last) = done {
-            ready.drain(..=last);
-            ready.append(&mut self.ready);
-            self.ready = ready;
-        }
+        ready.drain(..done.map_or(ready.len(), |last| last + 1));
+        ready.append(&mut self.ready);
+        // Its memory serves again.
+        self.ready = ready;
     }
 
     /// Reads one connection; whether it may hold more, and how many octets came.
