@@ -10,9 +10,10 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sipweir::pool::{ServiceId, Slot, Slots, TrunkId};
+use sipweir::pool::{Caption, ServiceId, Slot, Slots, TrunkId};
 use sipweir::store::{Index, Key, Slab, Wheel};
 
 fn main() {
@@ -59,9 +60,10 @@ fn restore() -> Duration {
     let (mut wheel, slots) = (Wheel::default(), Slots::default());
     let begin = Instant::now();
     for number in 0..1_000_000u64 {
-        let texts = (&b"0001-12ab34cd@198.51.100.7"[..], &b"sip:+4930100001@198.51.100.7"[..], &b"18000"[..]);
+        let text = b"0001-12ab34cd@198.51.100.7sip:+4930100001@198.51.100.718000";
+        let caption = Caption::new(Arc::from(&text[..]), [0..26, 26..54, 54..59]);
         let slot =
-            Slot::new(texts, (TrunkId(0), Some(ServiceId(0)), None), 0, (sipweir::time::Instant::ZERO, Key::NONE));
+            Slot::new(caption, (TrunkId(0), Some(ServiceId(0)), None), 0, (sipweir::time::Instant::ZERO, Key::NONE));
         let id = slots.enter(slot);
         let key = calls.insert([id; 24]);
         by_call_id.insert(number.wrapping_mul(0x9E37_79B9_7F4A_7C15), key);

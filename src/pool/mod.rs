@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use channel::Channel;
 pub use refusal::Refusal;
-pub use slot::{Slot, SlotId, Slots};
+pub use slot::{Caption, Slot, SlotId, Slots};
 
 use crate::alert::{Event, PoolWatch, Thresholds};
 use crate::licence::{Standing, Wanted};

@@ -3,6 +3,8 @@
 //! Shards write their own calls; anybody may read. No guard leaves this file (a `dashmap` guard held across another
 //! access deadlocks).
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
@@ -21,10 +23,7 @@ pub type SlotId = u64;
 /// One call in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// Call-ID, the caller's URI and the called number.
-    text: Box<[u8]>,
-    call_id_len: u16,
-    caller_len: u16,
+    caption: Caption,
     /// The trunk it came by.
     pub trunk: TrunkId,
     /// The service that was called.
@@ -43,47 +42,74 @@ pub struct Slot {
     pub since: Instant,
 }
 
-/// The longest piece of text kept of each Call-ID, caller and number, in octets.
-const TEXT_MAX: usize = 128;
+/// The longest piece of text shown of each Call-ID, caller and number, in octets.
+const SHOWN_MAX: usize = 128;
+
+/// What a slot shows of its call: Call-ID, the caller's URI and the called number, each at its place in a text the call
+/// keeps anyway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caption {
+    text: Arc<[u8]>,
+    starts: [u16; 3],
+    lengths: [u8; 3],
+}
+
+impl Caption {
+    /// The places of Call-ID, caller and number in `text`, of which the first 64 KiB can be shown. What is longer than 128
+    /// octets is cut.
+    pub fn new(text: Arc<[u8]>, places: [Range<usize>; 3]) -> Self {
+        let bound = text.len().min(usize::from(u16::MAX));
+        let places = places.map(|place| place.start.min(bound)..place.end.min(bound).max(place.start.min(bound)));
+        Self {
+            starts: places.clone().map(|place| place.start as u16),
+            lengths: places.map(|place| place.len().min(SHOWN_MAX) as u8),
+            text,
+        }
+    }
+
+    /// The text it shows was written anew, with the same octets at its places: shows the new one, so that the former one's
+    /// memory is free.
+    pub fn follow(&mut self, former: &Arc<[u8]>, text: &Arc<[u8]>) {
+        if Arc::ptr_eq(&self.text, former) {
+            self.text = Arc::clone(text);
+        }
+    }
+
+    fn part(&self, at: usize) -> String {
+        let start = usize::from(self.starts[at]);
+        String::from_utf8_lossy(&self.text[start..start + usize::from(self.lengths[at])]).into_owned()
+    }
+}
 
 impl Slot {
-    /// A call that is being set up. Texts longer than 128 octets are cut.
+    /// A call that is being set up.
     pub fn new(
-        (call_id, caller, number): (&[u8], &[u8], &[u8]),
+        caption: Caption,
         (trunk, service, pool): (TrunkId, Option<ServiceId>, Option<PoolId>),
         target: u16,
         (since, call): (Instant, Key),
     ) -> Self {
-        let [call_id, caller, number] = [call_id, caller, number].map(|text| &text[..text.len().min(TEXT_MAX)]);
-        Self {
-            call_id_len: call_id.len() as u16,
-            caller_len: caller.len() as u16,
-            text: [call_id, caller, number].concat().into_boxed_slice(),
-            trunk,
-            service,
-            pool,
-            target,
-            answered: false,
-            suspect: false,
-            call,
-            since,
-        }
+        Self { caption, trunk, service, pool, target, answered: false, suspect: false, call, since }
     }
 
     /// The Call-ID.
     pub fn call_id(&self) -> String {
-        String::from_utf8_lossy(&self.text[..usize::from(self.call_id_len)]).into_owned()
+        self.caption.part(0)
     }
 
     /// The URI of the From header.
     pub fn caller(&self) -> String {
-        let start = usize::from(self.call_id_len);
-        String::from_utf8_lossy(&self.text[start..start + usize::from(self.caller_len)]).into_owned()
+        self.caption.part(1)
     }
 
     /// The called number.
     pub fn number(&self) -> String {
-        String::from_utf8_lossy(&self.text[usize::from(self.call_id_len) + usize::from(self.caller_len)..]).into_owned()
+        self.caption.part(2)
+    }
+
+    /// Where its texts are.
+    pub fn caption_mut(&mut self) -> &mut Caption {
+        &mut self.caption
     }
 }
 

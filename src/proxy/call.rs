@@ -3,11 +3,15 @@
 //! A call is a Call-ID and the caller's tag, whatever its forks, copies and attempts (I3). It ends in one place,
 //! [`super::Proxy::end_call`], which gives back everything it holds.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::health::NO_PEER;
 use super::talk::Talk;
 use super::transfer::Refer;
 use crate::metrics::EndReason;
 use crate::outbox::Hop;
-use crate::pool::{Channel, PoolId, ServiceId, SlotId};
+use crate::pool::{Caption, Channel, PoolId, ServiceId, SlotId};
 use crate::store::{Key, Timer};
 use crate::time::Instant;
 use crate::transaction::key::Fingerprint;
@@ -26,26 +30,36 @@ struct Dialog {
 #[derive(Default, Debug)]
 pub(super) struct Dialogs {
     first: Option<Dialog>,
+    forks: Option<Box<Forks>>,
+}
+
+/// What more than one answer brings.
+#[derive(Default, Debug)]
+struct Forks {
     others: Vec<Dialog>,
     /// More forks answered than are followed: only the longest call ends such a call.
     is_beyond: bool,
 }
 
 impl Dialogs {
+    fn known(&self) -> impl Iterator<Item = &Dialog> {
+        self.first.iter().chain(self.forks.iter().flat_map(|forks| &forks.others))
+    }
+
     fn all(&mut self) -> impl Iterator<Item = &mut Dialog> {
-        self.first.iter_mut().chain(self.others.iter_mut())
+        self.first.iter_mut().chain(self.forks.iter_mut().flat_map(|forks| &mut forks.others))
     }
 
     /// Stores a dialog, in the place of one that ended when all are taken.
     fn remember(&mut self, dialog: Dialog) {
         if self.first.is_none() {
             self.first = Some(dialog);
-        } else if self.others.len() + 1 < DIALOGS_MAX {
-            self.others.push(dialog);
+        } else if self.known().count() < DIALOGS_MAX {
+            self.forks.get_or_insert_default().others.push(dialog);
         } else if let Some(ended) = self.all().find(|known| known.ended) {
             *ended = dialog;
         } else {
-            self.is_beyond |= !dialog.ended;
+            self.forks.get_or_insert_default().is_beyond |= !dialog.ended;
         }
     }
 
@@ -68,17 +82,17 @@ impl Dialogs {
 
     /// Whether any dialog is up.
     pub(super) fn is_up(&self) -> bool {
-        self.is_beyond || self.first.iter().chain(self.others.iter()).any(|dialog| !dialog.ended)
+        self.forks.as_ref().is_some_and(|forks| forks.is_beyond) || self.known().any(|dialog| !dialog.ended)
     }
 
     /// Whether the dialog with this tag is up.
     pub(super) fn is_up_with(&self, tag: u32) -> bool {
-        self.first.iter().chain(self.others.iter()).any(|dialog| dialog.tag == tag && !dialog.ended)
+        self.known().any(|dialog| dialog.tag == tag && !dialog.ended)
     }
 
     /// Whether the tag is that of a dialog known here.
     pub(super) fn knows(&self, tag: u32) -> bool {
-        self.first.iter().chain(self.others.iter()).any(|dialog| dialog.tag == tag)
+        self.known().any(|dialog| dialog.tag == tag)
     }
 }
 
@@ -99,9 +113,8 @@ pub(super) struct Call {
     pub(super) users: u32,
     /// Whether a 2xx came.
     pub(super) answered: bool,
-    /// What it holds; more than one for a spiral through several pools.
+    /// What it holds; see [`Rare::more`].
     pub(super) channel: Option<Channel>,
-    pub(super) more: Vec<Channel>,
     /// Its entry in the table of calls.
     pub(super) slot: SlotId,
     /// The dialogs of the answer.
@@ -122,6 +135,27 @@ pub(super) struct Call {
     pub(super) lease: Instant,
     /// When the callee is asked next; zero: never.
     pub(super) ask_at: Instant,
+    /// What few calls need.
+    rare: Option<Box<Rare>>,
+    /// The server transaction of the INVITE that began it.
+    pub(super) server: Key,
+    /// What the INVITE said, until there is a dialog.
+    pub(super) early: Option<Early>,
+    /// What a request of our own needs, by dialog.
+    pub(super) talk: Option<Box<Talk>>,
+    /// The way to the caller.
+    pub(super) caller: Hop,
+    /// The way to the callee.
+    pub(super) callee: Hop,
+    /// The target's address it was sent to.
+    pub(super) peer: u16,
+}
+
+/// What few calls need, kept apart so that the others do not pay for it.
+#[derive(Default, Debug)]
+pub(super) struct Rare {
+    /// Further channels: a spiral through several pools.
+    pub(super) more: Vec<Channel>,
     /// Questions in a row it did not answer.
     pub(super) missed: u8,
     pub(super) is_suspect: bool,
@@ -135,21 +169,143 @@ pub(super) struct Call {
     pub(super) replaced: Key,
     /// Why we end it, when we do.
     pub(super) ending: Option<EndReason>,
-    /// The server transaction of the INVITE that began it.
-    pub(super) server: Key,
-    /// The caller's Contact, until there is a dialog.
-    pub(super) contact: Box<[u8]>,
-    /// What a request of our own needs, by dialog.
-    pub(super) talk: Option<Box<Talk>>,
-    /// The way to the caller.
-    pub(super) caller: Hop,
-    /// The way to the callee.
-    pub(super) callee: Hop,
-    /// The target's address it was sent to.
-    pub(super) peer: u16,
+}
+
+/// Of a call that has none of it.
+static NOTHING_RARE: Rare = Rare {
+    more: Vec::new(),
+    missed: 0,
+    is_suspect: false,
+    is_replaced: false,
+    refer: Refer::No,
+    heir: Key::NONE,
+    replaced: Key::NONE,
+    ending: None,
+};
+
+/// What an INVITE said that a dialog of it will need: Call-ID, the caller's URI, the called number and the caller's Contact,
+/// one after another. Its slot shows the same text.
+#[derive(Clone, Debug)]
+pub(super) struct Early {
+    text: Arc<[u8]>,
+    number_at: u16,
+    contact_at: u16,
+}
+
+/// A part longer than this is not kept, in octets.
+pub(super) const PART_MAX: usize = 4096;
+
+/// The parts in one piece, by way of a buffer that is used again.
+pub(super) fn joined(scratch: &mut Vec<u8>, parts: &[&[u8]]) -> Arc<[u8]> {
+    scratch.clear();
+    parts.iter().for_each(|part| scratch.extend_from_slice(part));
+    Arc::from(&**scratch)
+}
+
+impl Early {
+    pub(super) fn new(scratch: &mut Vec<u8>, call_id: &[u8], caller: &[u8], number: &[u8], contact: &[u8]) -> Self {
+        let [call_id, caller, number] = [call_id, caller, number].map(|part| &part[..part.len().min(PART_MAX)]);
+        // Half a Contact leads nowhere.
+        let contact = if contact.len() > PART_MAX { b"" } else { contact };
+        let number_at = call_id.len() + caller.len();
+        let contact_at = (number_at + number.len()) as u16;
+        let text = joined(scratch, &[call_id, caller, number, contact]);
+        Self { text, number_at: number_at as u16, contact_at }
+    }
+
+    pub(super) fn caption(&self, call_id: usize) -> Caption {
+        let (number, contact) = (usize::from(self.number_at), usize::from(self.contact_at));
+        let call_id = call_id.min(PART_MAX);
+        Caption::new(Arc::clone(&self.text), [0..call_id, call_id..number, number..contact])
+    }
+
+    pub(super) fn number(&self) -> &[u8] {
+        &self.text[usize::from(self.number_at)..usize::from(self.contact_at)]
+    }
+
+    pub(super) fn contact(&self) -> &[u8] {
+        &self.text[usize::from(self.contact_at)..]
+    }
 }
 
 impl Call {
+    /// A call of which nothing is known but its INVITE.
+    pub(super) fn new(
+        (id, from_tag, cseq): (Fingerprint, u32, u32),
+        channel: Option<Channel>,
+        now: Instant,
+        (longest, ask_s): (Duration, u32),
+        early: Early,
+        caller: Hop,
+    ) -> Self {
+        let users = u32::from(channel.as_ref().is_some_and(|channel| channel.pool().is_some()));
+        Self {
+            id,
+            from_tag,
+            cseq,
+            cseqs: [cseq, 0],
+            pending: 1,
+            users,
+            answered: false,
+            channel,
+            slot: 0,
+            dialogs: Dialogs::default(),
+            acked: false,
+            timer: Timer::NONE,
+            since: now,
+            longest_s: u32::try_from(longest.as_secs()).unwrap_or(u32::MAX),
+            ask_s,
+            until: now + longest,
+            lease: Instant::ZERO,
+            ask_at: Instant::ZERO,
+            rare: None,
+            server: Key::NONE,
+            early: Some(early),
+            talk: None,
+            caller,
+            callee: caller,
+            peer: NO_PEER,
+        }
+    }
+
+    pub(super) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING_RARE)
+    }
+
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// How far a REFER came. Nothing is kept for calls that never had one.
+    pub(super) fn set_refer(&mut self, refer: Refer) {
+        if self.rare().refer != refer {
+            self.rare_mut().refer = refer;
+        }
+    }
+
+    /// It gave a sign of life. Says whether it was suspect.
+    pub(super) fn gave_sign(&mut self) -> bool {
+        self.rare.as_mut().is_some_and(|rare| {
+            rare.missed = 0;
+            std::mem::take(&mut rare.is_suspect)
+        })
+    }
+
+    /// What it holds.
+    pub(super) fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.channel.iter().chain(&self.rare().more)
+    }
+
+    /// What it holds.
+    pub(super) fn channels_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        self.channel.iter_mut().chain(self.rare.iter_mut().flat_map(|rare| &mut rare.more))
+    }
+
+    /// Takes out what it holds.
+    pub(super) fn take_channels(&mut self) -> impl Iterator<Item = Channel> + use<> {
+        self.channel.take().into_iter().chain(self.rare.take().map(|rare| rare.more).unwrap_or_default())
+    }
+
     /// When the next of its moments comes.
     pub(super) fn due(&self) -> Instant {
         [self.lease, self.ask_at].into_iter().filter(|at| *at != Instant::ZERO).fold(self.until, Instant::min)
@@ -157,12 +313,12 @@ impl Call {
 
     /// Whether it holds a channel by way of `service`.
     pub(super) fn is_of(&self, service: ServiceId) -> bool {
-        self.channel.iter().chain(self.more.iter()).any(|channel| channel.service() == Some(service))
+        self.channels().any(|channel| channel.service() == Some(service))
     }
 
     /// Whether it holds a channel of `pool`.
     pub(super) fn holds(&self, pool: PoolId) -> bool {
-        self.channel.iter().chain(self.more.iter()).any(|channel| channel.pool() == Some(pool))
+        self.channels().any(|channel| channel.pool() == Some(pool))
     }
 }
 
@@ -198,7 +354,7 @@ mod tests {
         }
         dialogs.confirm(1_000);
         assert!(dialogs.is_up());
-        assert_eq!(dialogs.others.len() + 1, DIALOGS_MAX);
+        assert_eq!(dialogs.known().count(), DIALOGS_MAX);
     }
 
     #[test]

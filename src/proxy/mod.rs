@@ -383,7 +383,7 @@ impl Proxy {
     fn answered(&mut self, now: Instant, key: Key, tag: u32) {
         let Some(call) = self.calls.get_mut(key) else { return };
         call.dialogs.confirm(tag);
-        for channel in call.channel.iter_mut().chain(call.more.iter_mut()) {
+        for channel in call.channels_mut() {
             self.gate.confirm(channel);
         }
         if call.dialogs.is_up() && !std::mem::replace(&mut call.answered, true) {
@@ -399,7 +399,7 @@ impl Proxy {
     /// The ACK for a 2xx came: from now on only the longest call counts.
     fn acked(&mut self, now: Instant, key: Key) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if !call.acked && call.dialogs.is_up() && call.ending.is_none() {
+        if !call.acked && call.dialogs.is_up() && call.rare().ending.is_none() {
             call.acked = true;
             call.until = now + Duration::from_secs(u64::from(call.longest_s));
             if call.ask_s > 0 {
@@ -433,12 +433,12 @@ impl Proxy {
             call.timer = self.wheel.arm(now + self.lengths.t1 * 64, Due::Call(key));
             return;
         }
-        if let Some(reason) = call.ending {
+        if let Some(reason) = call.rare().ending {
             // The BYE's own end should have come first.
             return self.end_call(now, key, reason);
         }
         if now >= call.until {
-            let reason = if call.is_replaced {
+            let reason = if call.rare().is_replaced {
                 EndReason::Replaced
             } else if call.answered && !call.acked {
                 EndReason::AckMissing
@@ -493,22 +493,22 @@ impl Proxy {
         if call.users > 0 {
             return;
         }
-        let mut channels = call.channel.iter_mut().chain(call.more.iter_mut());
-        if let Some(channel) = channels.find(|channel| channel.pool() == Some(pool)) {
+        let slot = call.slot;
+        if let Some(channel) = call.channels_mut().find(|channel| channel.pool() == Some(pool)) {
             self.gate.release_channel(now, channel, &mut self.events);
-            self.slots.update(call.slot, |slot| slot.pool = None);
+            self.slots.update(slot, |slot| slot.pool = None);
         }
     }
 
     /// The one place where a call ends: everything it holds is given back.
     fn end_call(&mut self, now: Instant, key: Key, reason: EndReason) {
         self.inherit(key);
-        let Some(call) = self.calls.remove(key) else { return };
+        let Some(mut call) = self.calls.remove(key) else { return };
         self.by_call_id.remove(call.id.hash, key);
         self.health.moved(call.peer, health::NO_PEER);
         self.wheel.stop(call.timer);
         self.slots.remove(call.slot);
-        for channel in call.channel.into_iter().chain(call.more) {
+        for channel in call.take_channels() {
             self.gate.release(now, channel, &mut self.events);
         }
         self.counters.end(reason);
@@ -553,7 +553,7 @@ impl Proxy {
         call.pending = call.pending.saturating_sub(1);
         if call.pending == 0 && !call.dialogs.is_up() {
             let reason = if call.answered { EndReason::CallerBye } else { EndReason::NotAnswered };
-            let reason = call.ending.unwrap_or(reason);
+            let reason = call.rare().ending.unwrap_or(reason);
             self.end_call(now, key, reason);
         }
     }
@@ -581,9 +581,9 @@ impl std::ops::Drop for Proxy {
     fn drop(&mut self) {
         let keys: Vec<Key> = self.calls.iter().map(|(key, _)| key).collect();
         for key in keys {
-            if let Some(call) = self.calls.remove(key) {
+            if let Some(mut call) = self.calls.remove(key) {
                 self.slots.remove(call.slot);
-                for channel in call.channel.into_iter().chain(call.more) {
+                for channel in call.take_channels() {
                     self.gate.release(Instant::ZERO, channel, &mut self.events);
                 }
             }

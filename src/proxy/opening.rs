@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::{Call, Dialogs};
+use super::call::{Call, Early};
 use super::forward::Changes;
 use super::health::NO_PEER;
 use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
-use super::transfer::Refer;
 use super::{Attempt, Plan, Proxy, Role, env};
 use crate::config::Step;
 use crate::outbox::{Hop, ListenerId};
@@ -17,7 +16,7 @@ use crate::route::{Place, Question, Router};
 use crate::sip::message::Essentials;
 use crate::sip::uri::{is_sips, parameter_end, split_parameter};
 use crate::sip::{HeaderName, Message, NameAddr, Scheme, Transport, Uri};
-use crate::store::{Key, Timer};
+use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::Due;
 use crate::transaction::key::Cookie;
@@ -121,7 +120,9 @@ impl Proxy {
                     if let Some(pool) = channel.as_ref().and_then(Channel::pool) {
                         self.slots.update(call.slot, |slot| slot.pool = slot.pool.or(Some(pool)));
                     }
-                    call.more.extend(channel);
+                    if let Some(channel) = channel {
+                        call.rare_mut().more.push(channel);
+                    }
                 }
                 key
             }
@@ -149,7 +150,7 @@ impl Proxy {
         if let Some(replaces) = replaces
             && let Some(call) = self.calls.get_mut(replaces)
         {
-            call.heir = key;
+            call.rare_mut().heir = key;
             if let Some(transaction) = self.transactions.server_mut(server) {
                 transaction.context.replaces = replaces;
             }
@@ -174,49 +175,18 @@ impl Proxy {
         let from = message.value(HeaderName::From).and_then(NameAddr::parse);
         let caller = from.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
         let holds = channel.as_ref().map(|channel| (channel.trunk(), service, channel.pool()));
-        let contact = message.value(HeaderName::Contact).and_then(NameAddr::parse).map(|it| it.uri_bytes().into());
+        let contact = message.value(HeaderName::Contact).and_then(NameAddr::parse);
+        let contact = contact.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
+        let early = Early::new(&mut self.scratch, found.call_id, caller, number, contact);
+        let caption = early.caption(found.call_id.len());
         let reply = self.router.reply(origin.1, origin.0, &found.via);
-        let users = u32::from(channel.as_ref().is_some_and(|channel| channel.pool().is_some()));
-        let call = Call {
-            id,
-            from_tag: incoming.from_tag,
-            cseq: found.cseq.number,
-            cseqs: [found.cseq.number, 0],
-            pending: 1,
-            users,
-            answered: false,
-            channel,
-            more: Vec::new(),
-            slot: 0,
-            dialogs: Dialogs::default(),
-            acked: false,
-            timer: Timer::NONE,
-            since: now,
-            longest_s: u32::try_from(longest.as_secs()).unwrap_or(u32::MAX),
-            ask_s,
-            until: now + longest,
-            lease: Instant::ZERO,
-            ask_at: Instant::ZERO,
-            missed: 0,
-            is_suspect: false,
-            is_replaced: false,
-            refer: Refer::No,
-            heir: Key::NONE,
-            replaced: Key::NONE,
-            ending: None,
-            server: Key::NONE,
-            contact: contact.unwrap_or_default(),
-            talk: None,
-            caller: reply,
-            callee: reply,
-            peer: NO_PEER,
-        };
+        let names = (id, incoming.from_tag, found.cseq.number);
+        let call = Call::new(names, channel, now, (longest, ask_s), early, reply);
         let key = self.calls.insert(call);
         self.by_call_id.insert(id.hash, key);
         // A net under every other way a call can end.
         let timer = self.wheel.arm(now + longest, Due::Call(key));
-        let slot = holds
-            .map_or(0, |holds| self.slots.enter(Slot::new((found.call_id, caller, number), holds, target, (now, key))));
+        let slot = holds.map_or(0, |holds| self.slots.enter(Slot::new(caption, holds, target, (now, key))));
         if let Some(call) = self.calls.get_mut(key) {
             (call.timer, call.slot) = (timer, slot);
         }

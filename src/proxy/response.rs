@@ -133,7 +133,7 @@ impl Proxy {
                 let is_new = self.remember_talk(call, message, tag);
                 self.refresh(now, server, call, message);
                 self.send_back(now, server, message, found, status);
-                if is_new && self.calls.get(call).is_some_and(|call| call.ending.is_some()) {
+                if is_new && self.calls.get(call).is_some_and(|call| call.rare().ending.is_some()) {
                     // It was being ended while it rang, and the answer came first.
                     self.end_again(now, call);
                 }

@@ -1,21 +1,19 @@
 //! Speaking in a dialog's name: BYE to both sides when the operator or a limit ends a call, OPTIONS to see whether the
 //! callee still knows it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::call::Call;
+use super::call::{Call, PART_MAX, joined};
 use super::{Attempt, Proxy, Role, env, forward};
 use crate::metrics::EndReason;
 use crate::outbox::Hop;
-use crate::pool::{PoolId, ServiceId};
+use crate::pool::{Caption, PoolId, ServiceId};
 use crate::route::Router;
 use crate::sip::{HeaderName, Message, Method, NameAddr, Text, Uri, build};
 use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::key::Branch;
-
-/// A part longer than this is not kept, and its dialog ends without a BYE of ours, in octets.
-const PART_MAX: usize = 4096;
 
 /// The two ends of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,25 +57,29 @@ pub(super) struct Talk {
     /// The callee's tag.
     pub(super) tag: u32,
     cseq: [u32; 2],
-    ends: [u16; 6],
-    text: Box<[u8]>,
+    ends: [u16; 7],
+    /// The call's slot shows what it needs of the first dialog's.
+    text: Arc<[u8]>,
     /// Another dialog of the call: a fork.
     pub(super) next: Option<Box<Self>>,
 }
 
-/// Parts of a [`Talk`], in their order: Call-ID, From and To, then each side's Contact and Route set.
+/// Parts of a [`Talk`], in their order: Call-ID, From, To, the called number, then each side's
+/// Contact and Route set. What the slot shows comes first, where it stays when a side moves.
 const CALL_ID: usize = 0;
 const FROM: usize = 1;
 const TO: usize = 2;
-const CONTACT: [usize; 2] = [3, 4];
-const ROUTES: [usize; 2] = [5, 6];
+const NUMBER: usize = 3;
+const CONTACT: [usize; 2] = [4, 5];
+const ROUTES: [usize; 2] = [6, 7];
 
 impl Talk {
-    /// What a 2xx says, and the caller's Contact.
+    /// What a 2xx says, the called number and the caller's Contact.
     pub(super) fn new(
+        scratch: &mut Vec<u8>,
         router: &Router,
         answer: &Message<'_>,
-        contact: &[u8],
+        (number, contact): (&[u8], &[u8]),
         cseq: [u32; 2],
         tag: u32,
     ) -> Option<Box<Self>> {
@@ -102,30 +104,42 @@ impl Talk {
             value(HeaderName::CallId),
             value(HeaderName::From),
             value(HeaderName::To),
+            number,
             contact,
             callee.as_ref().map(NameAddr::uri_bytes).unwrap_or_default(),
             &to_caller,
             &to_callee,
         ];
-        Self::of(parts, cseq, tag)
+        Self::of(scratch, parts, cseq, tag)
     }
 
-    fn of(parts: [&[u8]; 7], cseq: [u32; 2], tag: u32) -> Option<Box<Self>> {
+    fn of(scratch: &mut Vec<u8>, parts: [&[u8]; 8], cseq: [u32; 2], tag: u32) -> Option<Box<Self>> {
         if parts.iter().any(|part| part.len() > PART_MAX) {
             return None;
         }
-        let (mut ends, mut end) = ([0; 6], 0);
+        let (mut ends, mut end) = ([0; 7], 0);
         for (place, part) in ends.iter_mut().zip(&parts) {
             end += part.len() as u16;
             *place = end;
         }
-        Some(Box::new(Self { tag, cseq, ends, text: parts.concat().into_boxed_slice(), next: None }))
+        Some(Box::new(Self { tag, cseq, ends, text: joined(scratch, &parts), next: None }))
+    }
+
+    fn place(&self, at: usize) -> Range<usize> {
+        let start = if at == 0 { 0 } else { usize::from(self.ends[at - 1]) };
+        start..self.ends.get(at).map_or(self.text.len(), |end| usize::from(*end))
     }
 
     fn part(&self, at: usize) -> &[u8] {
-        let start = if at == 0 { 0 } else { usize::from(self.ends[at - 1]) };
-        let end = self.ends.get(at).map_or(self.text.len(), |end| usize::from(*end));
-        &self.text[start..end]
+        &self.text[self.place(at)]
+    }
+
+    /// What a slot shows of it.
+    fn caption(&self) -> Caption {
+        let from = self.place(FROM);
+        let caller = NameAddr::parse(self.part(FROM)).map(|it| it.uri_place()).unwrap_or_default();
+        let caller = from.start + caller.start..from.start + caller.end;
+        Caption::new(Arc::clone(&self.text), [self.place(CALL_ID), caller, self.place(NUMBER)])
     }
 
     /// That side sent a request with this CSeq.
@@ -139,9 +153,9 @@ impl Talk {
         if self.part(CONTACT[side as usize]) == contact {
             return;
         }
-        let mut parts: [&[u8]; 7] = std::array::from_fn(|at| self.part(at));
+        let mut parts: [&[u8]; 8] = std::array::from_fn(|at| self.part(at));
         parts[CONTACT[side as usize]] = contact;
-        if let Some(talk) = Self::of(parts, self.cseq, self.tag) {
+        if let Some(talk) = Self::of(&mut Vec::new(), parts, self.cseq, self.tag) {
             (self.ends, self.text) = (talk.ends, talk.text);
         }
     }
@@ -168,9 +182,18 @@ impl Proxy {
             return false;
         }
         // Kept once: from the first dialog on it is there.
-        let own = std::mem::take(&mut call.contact);
-        let contact = call.talk.as_ref().map_or(&*own, |talk| talk.part(CONTACT[Side::Caller as usize]));
-        let Some(mut talk) = Talk::new(&router, answer, contact, call.cseqs, tag) else { return false };
+        let (number, contact) = match (&call.talk, &call.early) {
+            (Some(talk), _) => (&b""[..], talk.part(CONTACT[Side::Caller as usize])),
+            (None, Some(early)) => (early.number(), early.contact()),
+            (None, None) => (&b""[..], &b""[..]),
+        };
+        let Some(mut talk) = Talk::new(&mut self.scratch, &router, answer, (number, contact), call.cseqs, tag) else {
+            return false;
+        };
+        if call.early.take().is_some() {
+            let caption = talk.caption();
+            self.slots.update(call.slot, |slot| *slot.caption_mut() = caption);
+        }
         talk.next = call.talk.take();
         call.talk = Some(talk);
         true
@@ -179,8 +202,7 @@ impl Proxy {
     /// A request within the dialog passed.
     pub(super) fn heard(&mut self, key: Key, side: Side, tag: u32, cseq: u32) {
         if let Some(call) = self.calls.get_mut(key) {
-            call.missed = 0;
-            if std::mem::take(&mut call.is_suspect) {
+            if call.gave_sign() {
                 self.slots.update(call.slot, |slot| slot.suspect = false);
             }
             let last = &mut call.cseqs[side as usize];
@@ -193,7 +215,9 @@ impl Proxy {
 
     /// A re-INVITE or UPDATE of `side` was accepted: both may have moved.
     pub(super) fn refreshed(&mut self, key: Key, side: Side, tag: u32, request: &[u8], answer: &Message<'_>) {
-        let Some(talk) = self.calls.get_mut(key).and_then(|call| dialog(&mut call.talk, tag)) else { return };
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(talk) = dialog(&mut call.talk, tag) else { return };
+        let former = Arc::clone(&talk.text);
         if let Some(contact) = answer.value(HeaderName::Contact).and_then(NameAddr::parse) {
             talk.moved(side.other(), contact.uri_bytes());
         }
@@ -202,15 +226,18 @@ impl Proxy {
         {
             talk.moved(side, contact.uri_bytes());
         }
+        if !Arc::ptr_eq(&former, &talk.text) {
+            self.slots.update(call.slot, |slot| slot.caption_mut().follow(&former, &talk.text));
+        }
     }
 
     /// Ends a call: BYE to both sides of every dialog, CANCEL while it rings. It is counted until the callee has let go.
     pub(super) fn hang_up(&mut self, now: Instant, key: Key, reason: EndReason) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        if call.ending.is_some() {
+        if call.rare().ending.is_some() {
             return;
         }
-        call.ending = Some(reason);
+        call.rare_mut().ending = Some(reason);
         // The net under the BYE.
         (call.until, call.lease, call.ask_at) = (now + self.lengths.t1 * 66, Instant::ZERO, Instant::ZERO);
         let (mut tags, mut at) = (Vec::new(), call.talk.as_deref());
@@ -238,7 +265,7 @@ impl Proxy {
 
     /// A call that was being ended while it rang was answered first.
     pub(super) fn end_again(&mut self, now: Instant, key: Key) {
-        let reason = self.calls.get_mut(key).and_then(|call| call.ending.take());
+        let reason = self.calls.get_mut(key).and_then(|call| call.rare_mut().ending.take());
         if let Some(reason) = reason {
             self.hang_up(now, key, reason);
         }
@@ -314,7 +341,8 @@ impl Proxy {
             Own::Probe => self.probe_answered(now, peer, status),
             // Whatever the callee says, and if it says nothing: the dialog is gone (§15.1.1).
             Own::Bye(Side::Callee, tag) => {
-                let reason = self.calls.get(key).and_then(|call| call.ending).unwrap_or(EndReason::Administrator);
+                let reason =
+                    self.calls.get(key).and_then(|call| call.rare().ending).unwrap_or(EndReason::Administrator);
                 self.dialog_ended(now, key, tag, reason);
             }
             Own::Bye(Side::Caller, _) => {}
@@ -328,19 +356,21 @@ impl Proxy {
         match status {
             Some(481) => self.dialog_ended(now, key, tag, EndReason::DialogLost),
             Some(status) if status != 408 => {
-                if let Some(call) = self.calls.get_mut(key) {
-                    (call.missed, call.is_suspect) = (0, false);
+                if let Some(call) = self.calls.get_mut(key)
+                    && call.gave_sign()
+                {
                     self.slots.update(call.slot, |slot| slot.suspect = false);
                 }
             }
             Some(_) | None => {
                 let Some(call) = self.calls.get_mut(key) else { return };
-                call.missed = call.missed.saturating_add(1);
-                if call.missed >= MISSED && !std::mem::replace(&mut call.is_suspect, true) {
+                let rare = call.rare_mut();
+                rare.missed = rare.missed.saturating_add(1);
+                if rare.missed >= MISSED && !std::mem::replace(&mut rare.is_suspect, true) {
                     self.slots.update(call.slot, |slot| slot.suspect = true);
                     if self.suspects.len() > 2 * self.calls.len() + 16 {
                         let calls = &self.calls;
-                        self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.is_suspect));
+                        self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.rare().is_suspect));
                     }
                     self.suspects.push_back(key);
                 }
@@ -354,7 +384,7 @@ impl Proxy {
         let Some(is_reserved) = self.gate.is_reclaimable(pool) else { return false };
         // Those that gave a sign of life since, or ended, leave the list here.
         let calls = &self.calls;
-        self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.is_suspect));
+        self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.rare().is_suspect));
         let serves = |call: &Call| call.holds(pool) && (!is_reserved || call.is_of(service));
         let found = self.suspects.iter().position(|key| self.calls.get(*key).is_some_and(serves));
         let Some(key) = found.and_then(|at| self.suspects.remove(at)) else { return false };

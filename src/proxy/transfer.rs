@@ -26,14 +26,14 @@ pub(super) enum Refer {
 impl Proxy {
     /// The call uses no channel from now on. What it holds of its trunk stays.
     pub(super) fn release_channels(&mut self, now: Instant, key: Key) {
-        if self.calls.get(key).is_some_and(|call| call.answered && !call.heir.is_none()) {
+        if self.calls.get(key).is_some_and(|call| call.answered && !call.rare().heir.is_none()) {
             // Whoever is to have its channel has it now.
             return self.inherit(key);
         }
         let Some(call) = self.calls.get_mut(key).filter(|call| call.answered) else { return };
-        (call.users, call.refer) = (0, Refer::No);
-        let mut channels =
-            call.channel.iter_mut().chain(call.more.iter_mut()).filter(|it| it.pool().is_some()).peekable();
+        call.users = 0;
+        call.set_refer(Refer::No);
+        let mut channels = call.channels_mut().filter(|it| it.pool().is_some()).peekable();
         if channels.peek().is_some() {
             self.counters.transfers += 1;
         }
@@ -87,16 +87,16 @@ impl Proxy {
             // RFC 4488 §4: with `Refer-Sub: false` no NOTIFY will come, so that nothing says it went well but the PBX' BYE.
             (Method::Refer, false) => {
                 let is_silent = answer.named("Refer-Sub").is_some_and(|value| value.eq_ignore_ascii_case(b"false"));
-                call.refer = if is_silent { Refer::No } else { Refer::Accepted };
+                call.set_refer(if is_silent { Refer::No } else { Refer::Accepted });
             }
-            (Method::Notify, true) if call.refer == Refer::Accepted => {
+            (Method::Notify, true) if call.rare().refer == Refer::Accepted => {
                 // Whoever else knows the tags says nothing that frees a channel.
                 if source.ip() != call.caller.address.ip() {
                     return;
                 }
                 match sipfrag_status(&request) {
                     Some(200..300) => self.release_channels(now, key),
-                    Some(300..) => call.refer = Refer::No,
+                    Some(300..) => call.set_refer(Refer::No),
                     Some(_) | None => {}
                 }
             }
@@ -125,35 +125,35 @@ impl Proxy {
                 call.from_tag == caller && call.dialogs.knows(callee) && call.dialogs.is_up()
             };
             // One whose own predecessor is still up cannot be replaced in turn, or a channel would carry a whole chain.
-            let is_settled = self.calls.get(call.replaced).is_none();
-            call.holds(pool) && call.heir.is_none() && is_settled && (is_dialog(from, to) || is_dialog(to, from))
+            let is_settled = self.calls.get(call.rare().replaced).is_none();
+            call.holds(pool) && call.rare().heir.is_none() && is_settled && (is_dialog(from, to) || is_dialog(to, from))
         })
     }
 
     /// What the replaced call holds of a pool goes to the call that replaces it.
     pub(super) fn inherit(&mut self, key: Key) {
         let Some(call) = self.calls.get_mut(key) else { return };
-        let heir_key = std::mem::take(&mut call.heir);
+        let heir_key = call.rare().heir;
         if heir_key.is_none() {
             return;
         }
+        call.rare_mut().heir = Key::NONE;
         let has_pool = |channel: &&mut Channel| channel.pool().is_some();
         let has_nothing = |channel: &&mut Channel| channel.pool().is_none() && channel.service().is_none();
-        let heir_has_place = self.calls.get_mut(heir_key).is_some_and(|heir| {
-            heir.channel.iter_mut().chain(heir.more.iter_mut()).any(|channel| has_nothing(&channel))
-        });
+        let heir_has_place =
+            self.calls.get_mut(heir_key).is_some_and(|heir| heir.channels_mut().any(|channel| has_nothing(&channel)));
         let Some(call) = self.calls.get_mut(key).filter(|_| heir_has_place) else { return };
-        let mut channels = call.channel.iter_mut().chain(call.more.iter_mut());
-        let Some(share) = channels.find(has_pool).map(Channel::take_share) else { return };
+        let Some(share) = call.channels_mut().find(has_pool).map(Channel::take_share) else { return };
         call.users = call.users.saturating_sub(1);
         self.slots.update(call.slot, |slot| slot.pool = None);
         let Some(heir) = self.calls.get_mut(heir_key) else { return };
-        if let Some(place) = heir.channel.iter_mut().chain(heir.more.iter_mut()).find(has_nothing) {
+        let slot = heir.slot;
+        heir.users += 1;
+        heir.rare_mut().replaced = key;
+        if let Some(place) = heir.channels_mut().find(has_nothing) {
             place.put_share(share);
             let pool = place.pool();
-            heir.users += 1;
-            heir.replaced = key;
-            self.slots.update(heir.slot, |slot| slot.pool = pool);
+            self.slots.update(slot, |slot| slot.pool = pool);
         }
     }
 
@@ -171,12 +171,13 @@ impl Proxy {
         if is_accepted {
             self.inherit(replaces);
             // Who was replaced hangs up (§3). A PBX that does not know Replaces leaves both up: one of them has to go.
-            if let Some(call) = self.calls.get_mut(replaces).filter(|call| call.ending.is_none()) {
-                (call.is_replaced, call.until) = (true, now + self.lengths.t1 * 64);
+            if let Some(call) = self.calls.get_mut(replaces).filter(|call| call.rare().ending.is_none()) {
+                call.until = now + self.lengths.t1 * 64;
+                call.rare_mut().is_replaced = true;
                 self.watch_call(replaces);
             }
         } else if let Some(call) = self.calls.get_mut(replaces) {
-            call.heir = Key::NONE;
+            call.rare_mut().heir = Key::NONE;
         }
     }
 }

@@ -52,6 +52,11 @@ impl<'a> NameAddr<'a> {
         &self.text[self.uri.clone()]
     }
 
+    /// Where the URI is in the text.
+    pub fn uri_place(&self) -> Range<usize> {
+        self.uri.clone()
+    }
+
     /// The URI, when it can be read.
     pub fn uri(&self) -> Option<Uri<'a>> {
         Uri::parse(trim(self.uri_bytes()))

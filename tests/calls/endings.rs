@@ -107,6 +107,38 @@ fn a_side_that_moved_is_found_where_it_went() {
 }
 
 #[test]
+fn the_table_shows_the_same_call_while_it_rings_when_it_is_up_and_when_a_side_moved() {
+    // The To header says the number, something else, or a longer one.
+    for to in [format!("<sip:100@{GATE}>"), "\"Hotline\" <sip:hotline@a>".into(), "<sip:1000100@a>".into()] {
+        let mut world = World::new(&config(1, &menu("")));
+        let request = |method: &str, cseq: u32, to: &str, contact: &str| {
+            format!(
+                "{method} sip:100@{GATE} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bK{method}\r\nMax-Forwards: 70\r\n\
+                 From: \"Ann\" <sip:ann@{CALLER}>;tag=a\r\nTo: {to}\r\nCall-ID: shown\r\nCSeq: {cseq} {method}\r\n\
+                 Contact: <{contact}>\r\nContent-Length: 0\r\n\r\n"
+            )
+        };
+        let shown = |world: &World| {
+            let slot = world.slots.list(1, |_| true).remove(0).1;
+            (slot.call_id(), slot.caller(), slot.number())
+        };
+        let expected = ("shown".to_owned(), format!("sip:ann@{CALLER}"), "100".to_owned());
+        world.raw_unanswered(CALLER, request("INVITE", 1, &to, &format!("sip:ann@{CALLER}")).as_bytes());
+        assert_eq!(shown(&world), expected, "while it rings: {to}");
+        world.answer_last(PBX, &format!("200 OK\r\nContact: <sip:x@{PBX}>"));
+        assert_eq!(shown(&world), expected, "when it is up: {to}");
+        let update =
+            request("UPDATE", 2, &format!("{to};tag=answered"), "sip:a-much-longer-name-than-before@198.51.100.77");
+        world.raw_unanswered(CALLER, update.as_bytes());
+        world.answer_last(PBX, &format!("200 OK\r\nContact: <sip:y@{PBX}>"));
+        assert_eq!(shown(&world), expected, "when both sides moved: {to}");
+        end(&mut world);
+        let byes = world.sent.iter().filter(|(_, text)| text.starts_with("BYE ")).map(|(_, text)| &text[..12]);
+        assert_eq!(byes.collect::<Vec<_>>(), ["BYE sip:a-mu", "BYE sip:y@10"]);
+    }
+}
+
+#[test]
 fn a_dead_side_keeps_nobody_and_the_channel_waits_for_the_pbx() {
     // The caller is dead: the PBX has let go at once.
     let (mut world, _) = up_with("", "");
