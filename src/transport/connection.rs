@@ -61,6 +61,8 @@ pub(super) struct Connection {
     pub(super) slow_since: Option<Instant>,
     /// Since when it takes nothing of what waits.
     pub(super) deaf_since: Option<Instant>,
+    /// When it was asked whether anybody is there.
+    pub(super) asked_at: Option<Instant>,
     pub(super) has_spoken: bool,
     pub(super) timer: store::Timer,
     pub(super) due: Instant,
@@ -111,13 +113,42 @@ impl Connection {
     /// When it has to be looked at next.
     pub(super) fn deadline(&self, idle: Duration) -> Instant {
         let unused = if self.has_spoken || self.is_ours { idle } else { idle.min(FIRST_MESSAGE) };
-        let idle = self.last + unused;
+        let idle = self.asked_at.map_or(self.last + unused, |at| at + PATIENCE);
         [self.slow_since, self.deaf_since].into_iter().flatten().fold(idle, |due, since| due.min(since + PATIENCE))
+    }
+
+    /// Asks an idle WebSocket, which has a way to be asked, whether anybody is there. Once, and nobody who was slow or never
+    /// spoke.
+    pub(super) fn ask(&mut self, now: Instant) -> bool {
+        if self.asked_at.is_some() || !self.has_spoken || self.is_slow(now) {
+            return false;
+        }
+        let Body::Web(socket) = &mut self.body else { return false };
+        self.asked_at = Some(now);
+        socket.write(Frame::Ping(Vec::new().into())).is_ok()
     }
 
     /// Whether it took too long to open, to finish a message or to take what waits.
     pub(super) fn is_slow(&self, now: Instant) -> bool {
         [self.slow_since, self.deaf_since].into_iter().flatten().any(|since| since + PATIENCE <= now)
+    }
+}
+
+/// Lets a connection take so many octets before others get their turn.
+pub(super) fn grant(body: &mut Body, octets: usize) {
+    match body {
+        Body::Plain(wire) => wire.grant(octets),
+        Body::Web(socket) => socket.get_mut().grant(octets),
+        Body::Opening(_) => {}
+    }
+}
+
+/// What is left of that.
+pub(super) fn budget_of(body: &Body) -> usize {
+    match body {
+        Body::Plain(wire) => wire.budget(),
+        Body::Web(socket) => socket.get_ref().budget(),
+        Body::Opening(_) => BATCH,
     }
 }
 

@@ -22,8 +22,8 @@ use tungstenite::protocol::Message as Frame;
 
 pub use super::connection::bind;
 use super::connection::{
-    Body, Connection, PATIENCE, Progress, Subprotocol, read_frames, read_stream, shake_hands, start, subprotocol,
-    web_config, write_out,
+    Body, Connection, PATIENCE, Progress, Subprotocol, budget_of, grant, read_frames, read_stream, shake_hands, start,
+    subprotocol, web_config, write_out,
 };
 use super::tls::Tls;
 use super::udp::Sent;
@@ -281,6 +281,10 @@ impl Streams {
             let due = connection.deadline(idle);
             if due > now {
                 (connection.due, connection.timer) = (due, self.wheel.arm(due, key));
+            } else if connection.ask(now) {
+                // A browser answers by itself, so one that is there is not cut off (RFC 6455 §5.5.2).
+                (connection.due, connection.timer) = (now + PATIENCE, self.wheel.arm(now + PATIENCE, key));
+                self.touch(key);
             } else {
                 let is_slow = connection.is_slow(now);
                 let never_opened = is_slow && connection.is_ours && !connection.is_open;
@@ -386,6 +390,7 @@ impl Streams {
             last: now,
             slow_since: Some(now),
             deaf_since: None,
+            asked_at: None,
             has_spoken: false,
             timer: store::Timer::NONE,
             due,
@@ -419,6 +424,9 @@ impl Streams {
         let connection = self.connections.get_mut(key)?;
         if connection.is_open || connection.is_connecting {
             return Some(());
+        }
+        if let Some(wire) = connection.wire() {
+            wire.grant(BATCH);
         }
         let done = match &mut connection.body {
             Body::Plain(wire) => wire.shake_hands().map_err(|_| ()),
@@ -539,6 +547,7 @@ impl Streams {
         let Connection { body, framer, input, output, identities, listener, peer, .. } = connection;
         let mut hand = |message: &[u8]| take(*listener, *peer, identities, message);
         let had = output.len();
+        grant(body, BATCH);
         let read = match body {
             Body::Plain(wire) => read_stream(wire, &mut self.buffer, input, framer, output, &mut hand),
             Body::Web(socket) => read_frames(socket, &mut hand),
@@ -546,16 +555,18 @@ impl Streams {
         };
         let wrote = output.len() > had || matches!(body, Body::Web(_));
         let is_partial = !input.is_empty();
+        let taken = BATCH - budget_of(body);
         match read {
             Err(reason) => {
                 self.close(key, reason);
                 (false, 0)
             }
             Ok(progress) => {
-                connection.is_readable = progress.has_more;
+                let has_more = progress.has_more || taken == BATCH;
+                connection.is_readable = has_more;
                 connection.has_spoken |= progress.messages > 0;
                 if progress.octets > 0 {
-                    connection.last = now;
+                    (connection.last, connection.asked_at) = (now, None);
                 }
                 // A message that is finished ends the wait for it, even if the next one has begun.
                 if progress.messages > 0 || !is_partial {
@@ -568,7 +579,7 @@ impl Streams {
                 if wrote {
                     self.touch(key);
                 }
-                (progress.has_more, progress.octets)
+                (has_more, progress.octets.max(taken))
             }
         }
     }

@@ -13,6 +13,8 @@ const TLS_BUFFER: usize = 64 * 1024;
 pub(super) struct Wire {
     pub(super) socket: TcpStream,
     tls: Option<Box<Tls>>,
+    /// Octets it may still take from the socket before others get their turn.
+    budget: usize,
 }
 
 impl Wire {
@@ -21,7 +23,17 @@ impl Wire {
             tls.set_buffer_limit(Some(TLS_BUFFER));
             Box::new(tls)
         });
-        Self { socket, tls }
+        Self { socket, tls, budget: 0 }
+    }
+
+    /// Lets it take so many octets from the socket, whatever they are: records without data and empty frames count, too.
+    pub(super) fn grant(&mut self, octets: usize) {
+        self.budget = octets;
+    }
+
+    /// Octets it may still take. At 0 reading is `WouldBlock` though more may be there.
+    pub(super) fn budget(&self) -> usize {
+        self.budget
     }
 
     /// Goes on with the handshake; says whether it is done.
@@ -81,15 +93,27 @@ fn send(tls: &mut Tls, socket: &mut TcpStream) -> io::Result<()> {
 
 impl Read for Wire {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else { return self.socket.read(into) };
+        let Some(tls) = &mut self.tls else {
+            if self.budget == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let length = self.socket.read(into)?;
+            self.budget = self.budget.saturating_sub(length);
+            return Ok(length);
+        };
         loop {
             match tls.reader().read(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            if tls.read_tls(&mut self.socket)? == 0 {
+            if self.budget == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let length = tls.read_tls(&mut self.socket)?;
+            if length == 0 {
                 return Ok(0);
             }
+            self.budget = self.budget.saturating_sub(length);
             digest(tls, &mut self.socket)?;
             send(tls, &mut self.socket)?;
         }

@@ -4,6 +4,8 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod names;
+mod patience;
+mod secure;
 mod streams;
 
 use std::net::{SocketAddr, UdpSocket};

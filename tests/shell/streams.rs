@@ -2,14 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use sipweir::config::Config;
 use sipweir::server::Server;
 use sipweir::sip::framing::{Frame, Framer};
@@ -17,38 +14,39 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 use tungstenite::protocol::Message as WebMessage;
 
+use super::secure::{Certificates, dns};
 use super::{Peer, in_use, request, route_of, wait_for};
 
 /// What a test reads and writes octets with.
-trait Octets: Read + Write + Send {}
+pub(super) trait Octets: Read + Write + Send {}
 impl<T: Read + Write + Send> Octets for T {}
 
 /// One end of a stream, with a bounded patience.
-struct Line {
+pub(super) struct Line {
     octets: Box<dyn Octets>,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     input: Vec<u8>,
     framer: Framer,
 }
 
 impl Line {
-    fn over(socket: TcpStream, wrap: impl FnOnce(TcpStream) -> Box<dyn Octets>) -> Self {
+    pub(super) fn over(socket: TcpStream, wrap: impl FnOnce(TcpStream) -> Box<dyn Octets>) -> Self {
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         let address = socket.local_addr().expect("connected");
         Self { octets: wrap(socket), address, input: Vec::new(), framer: Framer::default() }
     }
 
-    fn tcp(to: SocketAddr) -> Self {
+    pub(super) fn tcp(to: SocketAddr) -> Self {
         Self::over(TcpStream::connect(to).expect("connected"), |socket| Box::new(socket))
     }
 
-    fn send(&mut self, text: &str) {
+    pub(super) fn send(&mut self, text: &str) {
         self.octets.write_all(text.as_bytes()).expect("sent");
         self.octets.flush().expect("sent");
     }
 
     /// The next message that starts so; `None` when the other side closes.
-    fn next(&mut self, start: &str) -> Option<String> {
+    pub(super) fn next(&mut self, start: &str) -> Option<String> {
         let mut buffer = [0; 4096];
         for _ in 0..1000 {
             match self.framer.next(&self.input) {
@@ -86,19 +84,19 @@ impl Line {
         panic!("a thousand pieces and no {start}");
     }
 
-    fn expect(&mut self, start: &str) -> String {
+    pub(super) fn expect(&mut self, start: &str) -> String {
         self.next(start).unwrap_or_else(|| panic!("closed while waiting for {start:?}"))
     }
 }
 
 /// A request as a client over that transport writes it.
-fn over(transport: &str, text: &str) -> String {
+pub(super) fn over(transport: &str, text: &str) -> String {
     let text = text.replace("SIP/2.0/UDP", &format!("SIP/2.0/{}", transport.to_uppercase()));
     let contact = text.lines().find(|line| line.starts_with("Contact:")).expect("a Contact").to_owned();
     text.replace(&contact, &contact.replace('>', &format!(";transport={transport}>")))
 }
 
-fn with_listeners(listeners: &str, pbx: &str, keys: &str) -> String {
+pub(super) fn with_listeners(listeners: &str, pbx: &str, keys: &str) -> String {
     format!(
         r#"
 {listeners}
@@ -122,16 +120,16 @@ target = "pbx"
     )
 }
 
-const UDP: &str = "[[listen]]\nuri = \"udp:127.0.0.1:0\"\n";
-const TCP: &str = "[[listen]]\nuri = \"tcp:127.0.0.1:0\"\n";
+pub(super) const UDP: &str = "[[listen]]\nuri = \"udp:127.0.0.1:0\"\n";
+pub(super) const TCP: &str = "[[listen]]\nuri = \"tcp:127.0.0.1:0\"\n";
 
-fn start(text: &str) -> Server {
+pub(super) fn start(text: &str) -> Server {
     let config = Config::parse(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
     Server::start(config, None).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A call that came over `line` by `transport`, and a PBX that speaks UDP: set up, and ended by the PBX.
-fn call_ended_by_pbx(server: &Server, line: &mut Line, transport: &str, pbx: &Peer, id: &str) {
+pub(super) fn call_ended_by_pbx(server: &Server, line: &mut Line, transport: &str, pbx: &Peer, id: &str) {
     let gate = server.listen()[1];
     line.send(&over(transport, &request("INVITE", &format!("sip:100@{gate}"), line.address, id, "", 1, "")));
     let (invite, from) = pbx.expect("INVITE ");
@@ -163,8 +161,20 @@ fn call_ended_by_pbx(server: &Server, line: &mut Line, transport: &str, pbx: &Pe
 
 #[test]
 fn a_call_over_tcp_goes_to_a_pbx_over_udp_and_back_over_the_same_connection() {
-    let pbx = Peer::new("127.0.0.1");
-    let server = start(&with_listeners(&format!("{UDP}{TCP}"), &format!("\"sip:{}\"", pbx.address), ""));
+    for (listeners, ip) in
+        [(format!("{UDP}{TCP}"), "127.0.0.1"), (format!("{UDP}{TCP}").replace("127.0.0.1", "[::1]"), "[::1]")]
+    {
+        call_over_tcp(&listeners, ip);
+    }
+    // Between the families, too.
+    call_over_tcp(&format!("{UDP}{}", TCP.replace("127.0.0.1", "[::1]")), "127.0.0.1");
+}
+
+fn call_over_tcp(listeners: &str, pbx_ip: &str) {
+    let pbx = Peer::new(pbx_ip);
+    let text = with_listeners(listeners, &format!("\"sip:{}\"", pbx.address), "")
+        .replace("\"127.0.0.0/8\"", "\"127.0.0.0/8\", \"::1\"");
+    let server = start(&text);
     let mut line = Line::tcp(server.listen()[1]);
     call_ended_by_pbx(&server, &mut line, "tcp", &pbx, "one");
     call_ended_by_pbx(&server, &mut line, "tcp", &pbx, "two");
@@ -230,7 +240,7 @@ fn accept(pbx: &TcpListener) -> Line {
     Line::over(socket, |socket| Box::new(socket))
 }
 
-fn answer(line: &mut Line, text: &str, status: &str) {
+pub(super) fn answer(line: &mut Line, text: &str, status: &str) {
     let names = ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Record-Route:"];
     let kept: Vec<&str> = text.split("\r\n").filter(|line| names.iter().any(|name| line.starts_with(name))).collect();
     line.send(&format!("SIP/2.0 {status}\r\n{}\r\nContent-Length: 0\r\n\r\n", kept.join("\r\n")));
@@ -297,229 +307,6 @@ fn a_request_too_large_for_udp_goes_over_tcp_and_over_udp_when_nobody_takes_it()
     answer(&mut line, &text, "486 Busy Here");
     assert!(caller.expect("SIP/2.0 486 ").0.contains("Call-ID: taken"));
     server.stop();
-}
-
-// --- TLS ---------------------------------------------------------------------------------------------------------------
-
-/// A directory with an authority and what it signed; removed at the end.
-struct Certificates {
-    folder: PathBuf,
-    authority: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Certificates {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("sipweir-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a directory");
-        let mut params = CertificateParams::new(Vec::new()).expect("valid");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
-        std::fs::write(folder.join("ca.pem"), authority.pem()).expect("written");
-        Self { folder, authority }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    /// Signs a certificate for these names and writes it as NAME.pem and NAME.key.
-    fn sign(&self, name: &str, names: Vec<SanType>) {
-        let mut params = CertificateParams::new(Vec::new()).expect("valid");
-        params.subject_alt_names = names;
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.authority).expect("signed");
-        std::fs::write(self.file(&format!("{name}.pem")), certificate.pem()).expect("written");
-        std::fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).expect("written");
-    }
-
-    fn listener(&self, transport: &str, keys: &str) -> String {
-        let file = |name: &str| self.file(name).display().to_string();
-        format!(
-            "[[listen]]\nuri = \"{transport}:127.0.0.1:0\"\ncertificate = \"{}\"\nkey = \"{}\"\n{keys}\n",
-            file("gate.pem"),
-            file("gate.key")
-        )
-    }
-
-    fn client(&self, certificate: Option<&str>) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.file("ca.pem")).expect("a certificate")).expect("trusted");
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has them")
-            .with_root_certificates(roots);
-        match certificate {
-            None => builder.with_no_client_auth(),
-            Some(name) => {
-                let chain = CertificateDer::from_pem_file(self.file(&format!("{name}.pem"))).expect("a certificate");
-                let key = PrivateKeyDer::from_pem_file(self.file(&format!("{name}.key"))).expect("a key");
-                builder.with_client_auth_cert(vec![chain], key).expect("a pair")
-            }
-        }
-    }
-
-    fn connect(&self, to: SocketAddr, certificate: Option<&str>) -> Line {
-        let config = Arc::new(self.client(certificate));
-        Line::over(TcpStream::connect(to).expect("connected"), |socket| {
-            let name = ServerName::try_from("gate.example.net").expect("a name");
-            Box::new(StreamOwned::new(ClientConnection::new(config, name).expect("a client"), socket))
-        })
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.folder).unwrap_or(());
-    }
-}
-
-fn dns(name: &str) -> SanType {
-    SanType::DnsName(name.try_into().expect("a name"))
-}
-
-fn uri(name: &str) -> SanType {
-    SanType::URI(name.try_into().expect("a name"))
-}
-
-#[test]
-fn a_trunk_is_known_by_the_sip_domain_of_its_certificate() {
-    let files = Certificates::new("mutual");
-    files.sign("gate", vec![dns("gate.example.net")]);
-    files.sign("carrier", vec![uri("sip:Carrier.example.net"), dns("host7.example.net")]);
-    files.sign("host", vec![dns("host7.example.net")]);
-    files.sign("user", vec![uri("sip:bob@carrier.example.net")]);
-    files.sign("wild", vec![dns("*.example.net")]);
-    let pbx = Peer::new("127.0.0.1");
-    let mutual = format!("client_ca = \"{}\"", files.file("ca.pem").display());
-    let text =
-        with_listeners(&format!("{UDP}{}", files.listener("tls", &mutual)), &format!("\"sip:{}\"", pbx.address), "")
-            .replace("from = [\"127.0.0.0/8\"]", "tls = [\"carrier.example.net\"]")
-            + &format!("[[trunk]]\nname = \"pbx\"\nfrom = [\"{}/32\"]\nmax_calls = 0\n", "127.0.0.9");
-    let server = start(&text);
-    let gate = server.listen()[1];
-    let mut line = files.connect(gate, Some("carrier"));
-    call_ended_by_pbx(&server, &mut line, "tls", &pbx, "one");
-    for stranger in ["host", "user", "wild"] {
-        let mut line = files.connect(gate, Some(stranger));
-        line.send(&over("tls", &request("INVITE", &format!("sip:100@{gate}"), line.address, stranger, "", 1, "")));
-        assert!(line.expect("SIP/2.0 ").starts_with("SIP/2.0 403 "), "{stranger}");
-    }
-    // Without a certificate there is no connection: the handshake ends in an alert.
-    let config = Arc::new(files.client(None));
-    let name = ServerName::try_from("gate.example.net").expect("a name");
-    let socket = TcpStream::connect(gate).expect("connected");
-    let mut bare = StreamOwned::new(ClientConnection::new(config, name).expect("a client"), socket);
-    let refused = bare.write_all(b"\r\n\r\n").and_then(|()| bare.read(&mut [0; 16]));
-    assert!(refused.is_err(), "{refused:?}");
-    server.stop();
-}
-
-#[test]
-fn sips_comes_and_goes_over_tls_only() {
-    let files = Certificates::new("sips");
-    files.sign("gate", vec![dns("gate.example.net")]);
-    let pbx = Peer::new("127.0.0.1");
-    let server = start(&with_listeners(
-        &format!("{UDP}{}{TCP}", files.listener("tls", "")),
-        &format!("\"sip:{}\"", pbx.address),
-        "",
-    ));
-    let (tls, tcp) = (server.listen()[1], server.listen()[2]);
-    let mut line = files.connect(tls, None);
-    for (method, scheme, id) in [("INVITE", "sips", "s"), ("INVITE", "SIPS", "u"), ("MESSAGE", "sips", "v")] {
-        line.send(&over("tls", &request(method, &format!("{scheme}:100@{tls}"), line.address, id, "", 1, "")));
-        assert!(
-            line.expect("SIP/2.0 4").starts_with("SIP/2.0 480 "),
-            "{method} {scheme}: the PBX is reached by UDP only"
-        );
-    }
-    let mut open = Line::tcp(tcp);
-    open.send(&over("tcp", &request("INVITE", &format!("sips:100@{tcp}"), open.address, "t", "", 1, "")));
-    assert!(open.expect("SIP/2.0 480 ").contains("Warning: 380 "), "RFC 5630");
-    server.stop();
-}
-
-/// The certificate a listener shows.
-fn shown(files: &Certificates, to: SocketAddr) -> Vec<u8> {
-    let config = Arc::new(files.client(None));
-    let mut tls =
-        ClientConnection::new(config, ServerName::try_from("gate.example.net").expect("a name")).expect("a client");
-    let mut socket = TcpStream::connect(to).expect("connected");
-    while tls.is_handshaking() {
-        tls.complete_io(&mut socket).expect("a handshake");
-    }
-    tls.peer_certificates().expect("shown")[0].to_vec()
-}
-
-#[test]
-fn certificates_are_read_again_with_the_configuration_and_bad_ones_leave_the_old_in_force() {
-    let files = Certificates::new("reload");
-    files.sign("gate", vec![dns("gate.example.net")]);
-    let pbx = Peer::new("127.0.0.1");
-    let text = with_listeners(&format!("{UDP}{}", files.listener("tls", "")), &format!("\"sip:{}\"", pbx.address), "");
-    let file = files.file("sipweir.toml");
-    std::fs::write(&file, &text).expect("written");
-    let config = Config::parse(&text).expect("valid");
-    let server = Server::start(config, Some(Path::new(&file))).unwrap_or_else(|error| panic!("{error}"));
-    let gate = server.listen()[1];
-    // Ports were chosen by the system; a reload must name them.
-    std::fs::write(
-        &file,
-        text.replacen("127.0.0.1:0", &server.listen()[0].to_string(), 1).replacen("127.0.0.1:0", &gate.to_string(), 1),
-    )
-    .expect("written");
-    let mut line = files.connect(gate, None);
-    call_ended_by_pbx(&server, &mut line, "tls", &pbx, "before");
-    let first = shown(&files, gate);
-    files.sign("gate", vec![dns("gate.example.net")]);
-    server.handle().reload().expect("reloaded");
-    wait_for("the new certificate is shown", || shown(&files, gate) != first);
-    let second = shown(&files, gate);
-    std::fs::write(files.file("gate.key"), "no key").expect("written");
-    let refused = server.handle().reload().expect_err("no key").to_string();
-    assert!(refused.contains("listen[1].key") && refused.contains("gate.key"), "{refused}");
-    assert_eq!(shown(&files, gate), second);
-    // Connections that were open know nothing of it.
-    call_ended_by_pbx(&server, &mut line, "tls", &pbx, "after");
-    server.stop();
-}
-
-#[test]
-fn a_pbx_over_tls_must_show_a_certificate_for_its_name() {
-    for (name, answered) in [("pbx.example.net", true), ("other.example.net", false)] {
-        let files = Certificates::new(&format!("pbx-{answered}"));
-        files.sign("gate", vec![dns("gate.example.net")]);
-        files.sign("pbx", vec![dns("pbx.example.net")]);
-        let (caller, pbx) = (Peer::new("127.0.0.1"), TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let ca = format!("[tls]\nca = \"{}\"\n", files.file("ca.pem").display());
-        let pbx_uri = format!("\"sips:{}\"", pbx.local_addr().expect("bound"));
-        let listeners = format!("{ca}{UDP}{}", files.listener("tls", ""));
-        let server = start(&with_listeners(&listeners, &pbx_uri, &format!("tls_name = \"{name}\"")));
-        let gate = server.listen()[0];
-        caller.send(gate, request("INVITE", &format!("sip:100@{gate}"), caller.address, "t", "", 1, "").as_bytes());
-        let (socket, _) = pbx.accept().expect("a connection");
-        let chain = vec![CertificateDer::from_pem_file(files.file("pbx.pem")).expect("a certificate")];
-        let key = PrivateKeyDer::from_pem_file(files.file("pbx.key")).expect("a key");
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has them")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("a pair");
-        let tls = rustls::ServerConnection::new(Arc::new(config)).expect("a server");
-        if answered {
-            let mut line = Line::over(socket, |socket| Box::new(StreamOwned::new(tls, socket)));
-            let text = line.expect("INVITE ");
-            assert!(text.contains("Via: SIP/2.0/TLS"), "{text}");
-            answer(&mut line, &text, "486 Busy Here");
-            caller.expect("SIP/2.0 486 ");
-        } else {
-            let mut stream = StreamOwned::new(tls, socket);
-            assert!(stream.read(&mut [0; 64]).is_err(), "the gate hangs up on a stranger");
-            caller.expect("SIP/2.0 5");
-        }
-        server.stop();
-    }
 }
 
 // --- WebSocket -----------------------------------------------------------------------------------------------------------
@@ -616,106 +403,4 @@ fn a_browser_calls_over_websocket_and_is_called_back_over_it() {
         }
         server.stop();
     }
-}
-
-// --- time ----------------------------------------------------------------------------------------------------------------
-
-/// The connections of a shard without a shard: the test is the clock.
-struct Bench {
-    poll: mio::Poll,
-    streams: sipweir::transport::stream::Streams,
-    address: SocketAddr,
-    got: Vec<String>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let poll = mio::Poll::new().expect("a queue");
-        let bound = sipweir::transport::stream::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
-        let address = bound.local_addr().expect("bound");
-        let config = Config::parse(&with_listeners(TCP, "\"sip:127.0.0.9:5060;transport=tcp\"", "")).expect("valid");
-        let registry = poll.registry().try_clone().expect("a queue");
-        let streams = sipweir::transport::stream::Streams::new(registry, vec![Some(bound)], &config, Arc::default());
-        Self { poll, streams: streams.expect("registered"), address, got: Vec::new() }
-    }
-
-    /// What the shard does at that second, until so many connections are open and messages have come.
-    fn until(&mut self, second: u64, open: usize, messages: usize) {
-        let now = sipweir::time::Instant::from_micros(second * 1_000_000);
-        let mut notices = mio::Events::with_capacity(16);
-        for _ in 0..500 {
-            self.poll.poll(&mut notices, Some(Duration::from_millis(10))).expect("polled");
-            for notice in &notices {
-                self.streams.take(now, notice);
-            }
-            let got = &mut self.got;
-            self.streams.receive(now, |_, _, _, payload| got.push(String::from_utf8_lossy(payload).into_owned()));
-            self.streams.handle_timeout(now);
-            self.streams.flush(now);
-            if (self.streams.counts().open, self.got.len()) == (open, messages) {
-                return;
-            }
-        }
-        panic!("at {second} s: {:?}, {} messages", self.streams.counts(), self.got.len());
-    }
-
-    fn closed(&self, reason: sipweir::transport::stream::Closed) -> u64 {
-        self.streams.counts().closed[reason as usize]
-    }
-}
-
-#[test]
-fn a_connection_has_ten_seconds_for_a_message_thirty_for_its_first_and_fifteen_minutes_between_two() {
-    use sipweir::transport::stream::Closed;
-    let mut bench = Bench::new();
-    let message = "OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n";
-    let (mut idle, mut slow, mut good) = (Line::tcp(bench.address), Line::tcp(bench.address), Line::tcp(bench.address));
-    good.send(message);
-    bench.until(100, 3, 1);
-    // One octet a second keeps nothing open.
-    for second in 101..110 {
-        slow.send("O");
-        bench.until(second, 3, 1);
-    }
-    bench.until(111, 2, 1);
-    assert_eq!((bench.closed(Closed::Slow), slow.next("x")), (1, None));
-    bench.until(131, 1, 1);
-    assert_eq!((bench.closed(Closed::Idle), idle.next("x")), (1, None));
-    good.send(message);
-    bench.until(900, 1, 2);
-    bench.until(1_799, 1, 2);
-    bench.until(1_801, 0, 2);
-    assert_eq!((bench.closed(Closed::Idle), good.next("x")), (2, None));
-}
-
-#[test]
-fn who_does_not_read_is_closed_and_costs_no_more_than_its_share() {
-    use sipweir::outbox::Transmit;
-    use sipweir::transport::udp::Sent;
-    let mut bench = Bench::new();
-    let mut deaf = Line::tcp(bench.address);
-    deaf.send("OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n");
-    bench.until(1, 1, 1);
-    let payload = vec![b'x'; 60_000];
-    let client = sipweir::store::Key { index: 7, generation: 1 };
-    let now = sipweir::time::Instant::from_micros(2_000_000);
-    let mut sent = 0;
-    while sent < 1_000 {
-        let transmit = Transmit {
-            listener: 0,
-            destination: deaf.address,
-            connect: 0,
-            payload: &payload,
-            method: sipweir::sip::Method::Options,
-            client,
-        };
-        if bench.streams.send(now, &transmit) != Sent::Yes {
-            break;
-        }
-        bench.streams.flush(now);
-        sent += 1;
-    }
-    assert!(sent < 1_000, "what waits for one connection has a bound");
-    assert_eq!(bench.closed(sipweir::transport::stream::Closed::Full), 1);
-    assert_eq!(bench.streams.pop_failed(), Some(client), "whose request was not sent is told");
 }
