@@ -1,29 +1,31 @@
 //! The load generator: callers and a PBX in one thread, open loop.
 //!
 //! ```text
-//! versus load --rate CALLS/S --seconds S [--hold-ms MS] [--calls N] [--lane 1]
+//! versus load --rate CALLS/S --seconds S [--hold-ms MS] [--calls N] [--lane 1] [--transport udp|tcp|tls] [--folder DIR]
 //! ```
 //!
 //! A call is INVITE, (100,) 180, 200, ACK, BYE, 200. INVITE, BYE and the unacknowledged 200 are sent again after
 //! 500 ms, doubling. A call counts as completed when its INVITE reached the PBX, its ACK and BYE came with the tags of
 //! both sides, and every answer came back. Lane 1 has ports and a number of its own, so that two generators can run at a
-//! time. Prints one line of JSON.
+//! time. Over TCP and TLS the callers share four connections; DIR has ca.pem, certificate.pem and key.pem for TLS. Prints one
+//! line of JSON.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use memchr::memmem;
-use mio::net::UdpSocket;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Registry};
 
+use crate::wire::{Peer, Transport, Wire};
 use crate::{Outcome, PROXY, lane};
 
 const T1: Duration = Duration::from_millis(500);
 /// A call without an answer for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(8);
-const CALLER_TOKEN: Token = Token(0);
+/// Tokens of the PBX' sockets begin here; below are the callers'.
+const PBX_TOKENS: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -55,12 +57,13 @@ enum Again {
 }
 
 struct Load {
-    caller: UdpSocket,
-    pbx: UdpSocket,
+    caller: Wire,
+    pbx: Wire,
+    transport: Transport,
     proxy: SocketAddr,
     /// Where the caller and the PBX are, and the number called.
     addresses: [String; 3],
-    pbx_peer: Option<SocketAddr>,
+    pbx_peer: Option<Peer>,
     run: u32,
     calls: Vec<Call>,
     /// What may have to be sent again, by how often it was: each queue is in the order of time.
@@ -72,7 +75,6 @@ struct Load {
     up: u64,
     up_most: u64,
     delays: Vec<u32>,
-    buffer: Vec<u8>,
 }
 
 pub(crate) fn main(arguments: &[String]) -> Outcome {
@@ -86,9 +88,12 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
     let total = number("--calls", rate * seconds)? as usize;
     let mut poll = Poll::new()?;
     let hold = Duration::from_millis(number("--hold-ms", 100.0)? as u64);
-    let mut load = Load::new(hold, lane(number("--lane", 0.0)? as u16))?;
-    poll.registry().register(&mut load.caller, CALLER_TOKEN, Interest::READABLE)?;
-    poll.registry().register(&mut load.pbx, Token(1), Interest::READABLE)?;
+    let word = |name: &str| arguments.iter().skip_while(|argument| *argument != name).nth(1).map(String::as_str);
+    let transport = Transport::parse(word("--transport").unwrap_or("udp"))?;
+    let folder = Path::new(word("--folder").unwrap_or("."));
+    let mut load = Load::new(hold, lane(number("--lane", 0.0)? as u16), transport, folder)?;
+    load.caller.register(poll.registry(), 0)?;
+    load.pbx.register(poll.registry(), PBX_TOKENS)?;
     let mut events = Events::with_capacity(8);
     let start = Instant::now();
     let offered = Duration::from_secs_f64(total as f64 / rate);
@@ -107,7 +112,7 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
         }
         poll.poll(&mut events, Some(Duration::from_millis(1)))?;
         for event in &events {
-            while load.receive(event.token() == CALLER_TOKEN)? {}
+            load.receive(poll.registry(), event.token())?;
         }
     }
     load.print(rate, offered, in_time);
@@ -115,18 +120,12 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
 }
 
 impl Load {
-    fn new(hold: Duration, addresses: [String; 3]) -> Outcome<Self> {
-        let bind = |address: &str| -> Outcome<UdpSocket> {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
-            socket.set_recv_buffer_size(8 << 20)?;
-            socket.set_send_buffer_size(8 << 20)?;
-            socket.set_nonblocking(true)?;
-            socket.bind(&address.parse::<SocketAddr>()?.into())?;
-            Ok(UdpSocket::from_std(socket.into()))
-        };
+    fn new(hold: Duration, addresses: [String; 3], transport: Transport, folder: &Path) -> Outcome<Self> {
         Ok(Self {
-            caller: bind(&addresses[0])?,
-            pbx: bind(&addresses[1])?,
+            // The PBX first: the proxy may connect as soon as it has a caller.
+            pbx: Wire::pbx(transport, &addresses[1], folder)?,
+            caller: Wire::caller(transport, &addresses[0], folder)?,
+            transport,
             proxy: PROXY.parse()?,
             addresses,
             pbx_peer: None,
@@ -140,7 +139,6 @@ impl Load {
             up: 0,
             up_most: 0,
             delays: Vec::new(),
-            buffer: vec![0; 65_536],
         })
     }
 
@@ -167,33 +165,34 @@ impl Load {
         self.again[0].push_back((now + T1, at, Again::Invite));
     }
 
-    fn send_invite(&self, at: usize) {
+    fn send_invite(&mut self, at: usize) {
         const BODY: &str = "v=0\r\no=- 3829301 3829301 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=ptime:20\r\n";
         let (run, [caller, _, number]) = (self.run, &self.addresses);
-        send(
-            &self.caller,
-            self.proxy,
-            &format!(
-                "INVITE sip:{number}@{PROXY} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bKi{run}-{at};rport\r\nMax-Forwards: 70\r\n\
+        let (via, parameter) = (self.transport.label(), self.transport.parameter());
+        let text = format!(
+            "INVITE sip:{number}@{PROXY} SIP/2.0\r\nVia: SIP/2.0/{via} {caller};branch=z9hG4bKi{run}-{at};rport\r\nMax-Forwards: 70\r\n\
                  From: \"Caller {at}\" <sip:{at}@{caller}>;tag=c{at}\r\nTo: <sip:{number}@{PROXY}>\r\nCall-ID: {at}-{run}@load\r\nCSeq: 1 INVITE\r\n\
-                 Contact: <sip:caller@{caller}>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS\r\nUser-Agent: load\r\n\
+                 Contact: <sip:caller@{caller}{parameter}>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS\r\nUser-Agent: load\r\n\
                  Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{BODY}",
-                BODY.len()
-            ),
+            BODY.len()
         );
+        self.tell(at, &text);
     }
 
-    fn send_within(&self, at: usize, method: &str, cseq: u32) {
+    fn tell(&mut self, at: usize, text: &str) {
+        let peer = self.caller.peer(at, self.proxy);
+        self.caller.send(peer, text.as_bytes());
+    }
+
+    fn send_within(&mut self, at: usize, method: &str, cseq: u32) {
         let (run, routes, [caller, pbx, number]) = (self.run, &self.calls[at].routes, &self.addresses);
-        send(
-            &self.caller,
-            self.proxy,
-            &format!(
-                "{method} sip:pbx@{pbx} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK{method}{run}-{at};rport\r\n{routes}\
+        let (via, parameter) = (self.transport.label(), self.transport.parameter());
+        let text = format!(
+            "{method} sip:pbx@{pbx}{parameter} SIP/2.0\r\nVia: SIP/2.0/{via} {caller};branch=z9hG4bK{method}{run}-{at};rport\r\n{routes}\
                  Max-Forwards: 70\r\nFrom: \"Caller {at}\" <sip:{at}@{caller}>;tag=c{at}\r\nTo: <sip:{number}@{PROXY}>;tag=p{at}\r\n\
                  Call-ID: {at}-{run}@load\r\nCSeq: {cseq} {method}\r\nContent-Length: 0\r\n\r\n"
-            ),
         );
+        self.tell(at, &text);
     }
 
     /// Sends again what was not answered, and hangs up.
@@ -202,8 +201,8 @@ impl Load {
             while let Some((_, at, what)) = self.again[round].pop_front_if(|(due, ..)| *due <= now) {
                 let call = &self.calls[at];
                 let wanted = match what {
-                    Again::Invite => call.stage == Stage::Calling,
-                    Again::Bye => call.stage == Stage::Ending,
+                    Again::Invite => call.stage == Stage::Calling && !self.caller.is_reliable(),
+                    Again::Bye => call.stage == Stage::Ending && !self.caller.is_reliable(),
                     Again::Ok => call.acks == 0 && !call.ok.is_empty() && call.byes == 0,
                 };
                 if !wanted {
@@ -215,7 +214,7 @@ impl Load {
                     Again::Bye => self.send_within(at, "BYE", 2),
                     Again::Ok => {
                         if let Some(peer) = self.pbx_peer {
-                            drop(self.pbx.send_to(&call.ok, peer));
+                            self.pbx.send(peer, &call.ok);
                         }
                     }
                 }
@@ -231,23 +230,18 @@ impl Load {
         }
     }
 
-    /// Takes one datagram; false when there was none.
-    fn receive(&mut self, is_caller: bool) -> Outcome<bool> {
-        let socket = if is_caller { &self.caller } else { &self.pbx };
-        let (length, source) = match socket.recv_from(&mut self.buffer) {
-            Ok(received) => received,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(true),
-            Err(error) => return Err(error.into()),
-        };
-        let text = std::mem::take(&mut self.buffer);
-        if is_caller {
-            self.caller_got(&text[..length]);
+    /// Takes what came.
+    fn receive(&mut self, registry: &Registry, token: mio::Token) -> Outcome {
+        if token.0 < PBX_TOKENS {
+            for (text, _) in self.caller.receive(registry, token)? {
+                self.caller_got(&text);
+            }
         } else {
-            self.pbx_got(&text[..length], source);
+            for (text, peer) in self.pbx.receive(registry, token)? {
+                self.pbx_got(&text, peer);
+            }
         }
-        self.buffer = text;
-        Ok(true)
+        Ok(())
     }
 
     /// The call a message of this run belongs to.
@@ -286,18 +280,19 @@ impl Load {
                 self.refused += 1;
                 let (run, [caller, _, number]) = (self.run, &self.addresses);
                 let to = header(text, b"\r\nTo: ").map(String::from_utf8_lossy).unwrap_or_default();
+                let via = self.transport.label();
                 let ack = format!(
-                    "ACK sip:{number}@{PROXY} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bKi{run}-{at};rport\r\nMax-Forwards: 70\r\n\
+                    "ACK sip:{number}@{PROXY} SIP/2.0\r\nVia: SIP/2.0/{via} {caller};branch=z9hG4bKi{run}-{at};rport\r\nMax-Forwards: 70\r\n\
                      From: \"Caller {at}\" <sip:{at}@{caller}>;tag=c{at}\r\nTo: {to}\r\nCall-ID: {at}-{run}@load\r\nCSeq: 1 ACK\r\n\
                      Content-Length: 0\r\n\r\n"
                 );
-                send(&self.caller, self.proxy, &ack);
+                self.tell(at, &ack);
             }
             _ => {}
         }
     }
 
-    fn pbx_got(&mut self, text: &[u8], source: SocketAddr) {
+    fn pbx_got(&mut self, text: &[u8], source: Peer) {
         self.pbx_peer = Some(source);
         let Some(at) = self.call_of(text) else { return };
         let tags = [format!(";tag=c{at}\r\n"), format!(";tag=p{at}\r\n")];
@@ -309,8 +304,8 @@ impl Load {
                 return;
             }
             for status in ["100 Trying", "180 Ringing", "200 OK"] {
-                let ok = answer(text, status, at, &self.addresses[1]);
-                drop(self.pbx.send_to(&ok, source));
+                let ok = self.answer(text, status, at);
+                self.pbx.send(source, &ok);
                 self.calls[at].ok = ok;
             }
             self.again[0].push_back((Instant::now() + T1, at, Again::Ok));
@@ -324,8 +319,14 @@ impl Load {
         } else if text.starts_with(b"BYE ") {
             call.byes += 1;
             call.ok = Vec::new();
-            drop(self.pbx.send_to(&answer(text, "200 OK", at, &self.addresses[1]), source));
+            let ok = self.answer(text, "200 OK", at);
+            self.pbx.send(source, &ok);
         }
+    }
+
+    /// The PBX' answer.
+    fn answer(&self, request: &[u8], status: &str, at: usize) -> Vec<u8> {
+        answer(request, status, at, &format!("{}{}", self.addresses[1], self.transport.parameter()))
     }
 
     fn print(&mut self, rate: f64, offered: Duration, in_time: usize) {
@@ -345,11 +346,6 @@ impl Load {
             })
         );
     }
-}
-
-fn send(socket: &UdpSocket, to: SocketAddr, text: &str) {
-    // What the kernel will not take is sent again by its timer.
-    drop(socket.send_to(text.as_bytes(), to));
 }
 
 fn header<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::side::{Kind, Side, machine};
+use crate::wire::Transport;
 
 /// What one run at a fixed rate gave.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +35,9 @@ fn field(line: &Value, name: &str) -> f64 {
 }
 
 /// Runs the load generator on the second core.
-fn load(arguments: &[String]) -> Outcome<Value> {
+fn load(side: &[String], arguments: &[String]) -> Outcome<Value> {
     let mut command = Command::new("taskset");
-    command.args(["-c", "1", "nice", "-n", "-20"]).arg(std::env::current_exe()?).arg("load").args(arguments);
+    command.args(["-c", "1", "nice", "-n", "-20"]).arg(std::env::current_exe()?).arg("load").args(arguments).args(side);
     let output = command.stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err("the load generator failed".into());
@@ -49,21 +50,21 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// A proxy that has seen some calls.
-fn warm(kind: Kind, sipweir: &Path) -> Outcome<Side> {
-    let side = Side::start(kind, sipweir)?;
-    load(&words("--rate 500 --seconds 1 --hold-ms 50"))?;
+fn warm(kind: Kind, transport: Transport, sipweir: &Path) -> Outcome<Side> {
+    let side = Side::start(kind, transport, sipweir)?;
+    load(&side.arguments(), &words("--rate 500 --seconds 1 --hold-ms 50"))?;
     Ok(side)
 }
 
 /// Warms the proxy up, then offers `rate` calls/s for `seconds`.
-pub(crate) fn at_rate(kind: Kind, sipweir: &Path, rate: f64, seconds: f64) -> Outcome<Run> {
-    let side = warm(kind, sipweir)?;
+pub(crate) fn at_rate(kind: Kind, transport: Transport, sipweir: &Path, rate: f64, seconds: f64) -> Outcome<Run> {
+    let side = warm(kind, transport, sipweir)?;
     measured(&side, rate, seconds)
 }
 
 fn measured(side: &Side, rate: f64, seconds: f64) -> Outcome<Run> {
     let (began, cpu, (busy, stolen), children) = (Instant::now(), side.cpu(), machine(), generator());
-    let line = load(&words(&format!("--rate {rate} --seconds {seconds}")))?;
+    let line = load(&side.arguments(), &words(&format!("--rate {rate} --seconds {seconds}")))?;
     let (own, (busy_after, stolen_after)) = (side.cpu() - cpu, machine());
     let loading = generator() - children;
     let foreign = busy_after - busy - own - loading + stolen_after - stolen;
@@ -93,7 +94,7 @@ pub(crate) fn highest(kind: Kind, sipweir: &Path) -> Outcome<(f64, bool)> {
     let mut is_good = |rate: f64| -> Outcome<bool> {
         // A step that fails is tried twice: the machine may have been busy.
         for _ in 0..2 {
-            let side = warm(kind, sipweir)?;
+            let side = warm(kind, Transport::Udp, sipweir)?;
             let run = measured(&side, rate, 3.0)?;
             if (run.failed + run.copies) / (rate * 3.0) <= 0.001 {
                 return Ok(true);
@@ -120,14 +121,14 @@ pub(crate) fn highest(kind: Kind, sipweir: &Path) -> Outcome<(f64, bool)> {
 
 /// Octets a held call, and what is left a minute after they ended, a call.
 pub(crate) fn memory(kind: Kind, sipweir: &Path, calls: u32) -> Outcome<(f64, f64)> {
-    let side = warm(kind, sipweir)?;
+    let side = warm(kind, Transport::Udp, sipweir)?;
     sleep(Duration::from_secs(34));
     let idle = side.memory();
     let (rate, settle) = (5000, 40);
     let ramp = f64::from(calls) / f64::from(rate);
     let hold = (ramp + f64::from(settle)) * 1000.0;
     let arguments = words(&format!("--rate {rate} --calls {calls} --hold-ms {hold}"));
-    let load = std::thread::spawn(move || load(&arguments).map_err(|error| error.to_string()));
+    let load = std::thread::spawn(move || load(&[], &arguments).map_err(|error| error.to_string()));
     // Transactions have ended 32 s after the last call began; then what is left is the calls'.
     sleep(Duration::from_secs_f64(ramp + f64::from(settle) - 4.0));
     let held = side.memory();
@@ -141,12 +142,12 @@ pub(crate) fn memory(kind: Kind, sipweir: &Path, calls: u32) -> Outcome<(f64, f6
 
 /// CPU a call at `rate` with so many calls held besides, in so many runs.
 pub(crate) fn beside(sipweir: &Path, held: u32, rate: f64, runs: usize) -> Outcome<Vec<f64>> {
-    let side = warm(Kind::Sipweir, sipweir)?;
+    let side = warm(Kind::Sipweir, Transport::Udp, sipweir)?;
     let ramp = f64::from(held) / 8000.0;
     let settle = 38.0;
     let hold = (ramp + settle + 12.0 * runs as f64) * 1000.0;
     let arguments = words(&format!("--lane 1 --rate 8000 --calls {held} --hold-ms {hold}"));
-    let others = std::thread::spawn(move || load(&arguments).map_err(|error| error.to_string()));
+    let others = std::thread::spawn(move || load(&[], &arguments).map_err(|error| error.to_string()));
     // Until their transactions have ended.
     sleep(Duration::from_secs_f64(ramp + settle));
     let figures = (0..runs).map(|_| measured(&side, rate, 5.0).map(|run| run.cpu)).collect();
@@ -160,10 +161,10 @@ pub(crate) fn beside(sipweir: &Path, held: u32, rate: f64, runs: usize) -> Outco
 /// Offers twice `rate` for 20 s: the goodput, and the calls of the two seconds after that failed; `None` when the load
 /// generator cannot.
 pub(crate) fn overload(kind: Kind, sipweir: &Path, rate: f64) -> Outcome<Option<(f64, f64)>> {
-    let _side = warm(kind, sipweir)?;
+    let _side = warm(kind, Transport::Udp, sipweir)?;
     let children = generator();
-    let line = load(&words(&format!("--rate {} --seconds 20", rate * 2.0)))?;
+    let line = load(&[], &words(&format!("--rate {} --seconds 20", rate * 2.0)))?;
     let is_limited = 100.0 * (generator() - children) / 20.0 > GENERATOR_MAX;
-    let after = load(&words("--rate 500 --seconds 2 --hold-ms 50"))?;
+    let after = load(&[], &words("--rate 500 --seconds 2 --hold-ms 50"))?;
     Ok((!is_limited).then(|| (field(&line, "goodput"), field(&after, "failed"))))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::measure::{self, Run};
 use crate::side::Kind;
+use crate::wire::Transport;
 use crate::{Outcome, PBX, PROXY};
 
 /// More of the machine than this used by others, in percent, and a pair of runs is done again.
@@ -27,15 +28,24 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
         PBX,
     ))?;
     report.line("| | sipweir | other | ratio: median (range) |\n|---|---|---|---|")?;
-    for (rate, other) in [(2000.0, Kind::Kamailio), (2000.0, Kind::Relay), (500.0, Kind::Relay)] {
-        let runs = pairs_at(&sipweir, other, rate, pairs);
-        report.section(&format!("{rate} calls/s"), runs, |runs| {
-            let of =
-                |name: &str, figure: fn(&Run) -> f64| row(&format!("{name} at {rate} calls/s"), other, &runs, figure);
+    for (rate, other, transport) in [
+        (2000.0, Kind::Kamailio, Transport::Udp),
+        (2000.0, Kind::Relay, Transport::Udp),
+        (500.0, Kind::Relay, Transport::Udp),
+        (1000.0, Kind::Kamailio, Transport::Tcp),
+        (1000.0, Kind::Kamailio, Transport::Tls),
+    ] {
+        let runs = pairs_at(&sipweir, (other, transport), rate, pairs);
+        let offered = format!("{rate} calls/s over {}", transport.label());
+        report.section(&offered, runs, |runs| {
+            let of = |name: &str, figure: fn(&Run) -> f64| row(&format!("{name} at {offered}"), other, &runs, figure);
             let cpu = of("CPU a call", |run| run.cpu);
             let (p50, p99) = (of("INVITE to 200, p50", |run| run.p50), of("INVITE to 200, p99", |run| run.p99));
             format!("{cpu}\n{p50}\n{p99}")
         })?;
+    }
+    if arguments.iter().any(|argument| argument == "--rates") {
+        return if report.is_whole { Ok(()) } else { Err("not everything was measured".into()) };
     }
     let mut own = 0.0;
     for kind in [Kind::Sipweir, Kind::Kamailio, Kind::Relay] {
@@ -104,11 +114,16 @@ impl Report {
 }
 
 /// A B A B. A pair somebody else disturbed is done again, so many times in all.
-fn pairs_at(sipweir: &Path, other: Kind, rate: f64, pairs: usize) -> Outcome<Vec<(Run, Run)>> {
+fn pairs_at(
+    sipweir: &Path,
+    (other, transport): (Kind, Transport),
+    rate: f64,
+    pairs: usize,
+) -> Outcome<Vec<(Run, Run)>> {
     let (mut runs, mut tries) = (Vec::new(), 2 * pairs);
     while runs.len() < pairs {
-        let one = measure::at_rate(Kind::Sipweir, sipweir, rate, 5.0)?;
-        let two = measure::at_rate(other, sipweir, rate, 5.0)?;
+        let one = measure::at_rate(Kind::Sipweir, transport, sipweir, rate, 5.0)?;
+        let two = measure::at_rate(other, transport, sipweir, rate, 5.0)?;
         let failed = one.failed + two.failed;
         if failed > 0.0 {
             eprintln!("{failed} calls failed at {rate} calls/s");

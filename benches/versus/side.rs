@@ -6,6 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::wire::Transport;
 use crate::{Outcome, PROXY};
 
 /// Which proxy.
@@ -30,26 +33,46 @@ impl Kind {
 pub(crate) struct Side {
     child: Child,
     folder: PathBuf,
+    transport: Transport,
 }
 
 impl Side {
-    pub(crate) fn start(kind: Kind, sipweir: &Path) -> Outcome<Self> {
-        if is_bound() {
+    pub(crate) fn start(kind: Kind, transport: Transport, sipweir: &Path) -> Outcome<Self> {
+        if is_bound(transport) {
             return Err(format!("{PROXY} is in use").into());
         }
         let folder = std::env::temp_dir().join(format!("sipweir-versus-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
+        let place = folder.display().to_string();
+        let fill = |text: &str, streams: &str, tls: &str| {
+            let tls = if transport == Transport::Tls { tls.replace("@DIR@", &place) } else { String::new() };
+            text.replace("@TRANSPORT@", &transport.label().to_lowercase())
+                .replace("@PARAMETER@", transport.parameter())
+                .replace("@STREAMS@", if transport == Transport::Udp { "disable_tcp=yes" } else { streams })
+                .replace("@TLS@", &tls)
+                .replace("@DIR@", &place)
+        };
+        if transport == Transport::Tls {
+            certify(&folder)?;
+        }
         let mut command = Command::new("taskset");
         command.args(["-c", "0", "nice", "-n", "-20"]);
         match kind {
             Kind::Sipweir => {
                 let file = folder.join("sipweir.toml");
-                fs::write(&file, include_str!("sipweir.toml").replace("@DIR@", &folder.display().to_string()))?;
+                let tls = "certificate = \"@DIR@/certificate.pem\"\nkey = \"@DIR@/key.pem\"\n\n[tls]\nca = \"@DIR@/ca.pem\"\n";
+                fs::write(&file, fill(include_str!("sipweir.toml"), "", tls))?;
                 command.arg(sipweir).arg("run").arg("--config").arg(file);
             }
             Kind::Kamailio => {
                 let file = folder.join("kamailio.cfg");
-                fs::write(&file, include_str!("kamailio.cfg"))?;
+                let streams = match transport {
+                    Transport::Tls => "tcp_children=2\nenable_tls=yes",
+                    Transport::Udp | Transport::Tcp => "tcp_children=2",
+                };
+                let tls = "loadmodule \"tls.so\"\nmodparam(\"tls\", \"tls_method\", \"TLSv1.2+\")\nmodparam(\"tls\", \"private_key\", \"@DIR@/key.pem\")\n\
+                           modparam(\"tls\", \"certificate\", \"@DIR@/certificate.pem\")";
+                fs::write(&file, fill(include_str!("kamailio.cfg"), streams, tls))?;
                 // Debian's default allocator costs it twice the CPU.
                 command.args(["kamailio", "-DD", "-m", "4096", "-M", "32", "-x", "fm", "-X", "fm", "-f"]).arg(file);
                 command.arg("-Y").arg(&folder).arg("-P").arg(folder.join("pid"));
@@ -60,9 +83,9 @@ impl Side {
         }
         let log = fs::File::create(folder.join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut side = Self { child: command.spawn()?, folder };
+        let mut side = Self { child: command.spawn()?, folder, transport };
         let end = Instant::now() + Duration::from_secs(15);
-        while !is_bound() {
+        while !is_bound(transport) {
             if side.child.try_wait()?.is_some() || Instant::now() > end {
                 let log = fs::read_to_string(side.folder.join("log"))?;
                 return Err(format!("{} did not start: {log}", kind.label()).into());
@@ -71,6 +94,12 @@ impl Side {
         }
         sleep(Duration::from_secs(1));
         Ok(side)
+    }
+
+    /// What the load generator needs to know to reach it.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let transport = self.transport.label().to_lowercase();
+        vec!["--transport".into(), transport, "--folder".into(), self.folder.display().to_string()]
     }
 
     /// It and its descendants.
@@ -119,7 +148,7 @@ impl Drop for Side {
         // Asked, then made to: one that is gone already is what is wanted.
         drop(Command::new("kill").arg(self.child.id().to_string()).stderr(Stdio::null()).status());
         let end = Instant::now() + Duration::from_secs(10);
-        while is_bound() && Instant::now() < end {
+        while is_bound(self.transport) && Instant::now() < end {
             drop(self.child.try_wait());
             sleep(Duration::from_millis(20));
         }
@@ -129,12 +158,29 @@ impl Drop for Side {
     }
 }
 
+/// An authority, and a certificate of it for 127.0.0.1.
+fn certify(folder: &Path) -> Outcome {
+    let mut authority = CertificateParams::new(Vec::new())?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(vec!["127.0.0.1".into()])?.signed_by(&key, &authority)?;
+    fs::write(folder.join("ca.pem"), authority.pem())?;
+    fs::write(folder.join("certificate.pem"), certificate.pem())?;
+    fs::write(folder.join("key.pem"), key.serialize_pem())?;
+    Ok(())
+}
+
 /// Whether anybody listens on the proxy's port.
-fn is_bound() -> bool {
+fn is_bound(transport: Transport) -> bool {
     let port = PROXY.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).unwrap_or_default();
     let wanted = format!(":{port:04X}");
-    let table = fs::read_to_string("/proc/net/udp").unwrap_or_default();
-    table.lines().any(|line| line.split_whitespace().nth(1).is_some_and(|address| address.ends_with(&wanted)))
+    let (table, state) = if transport == Transport::Udp { ("udp", "07") } else { ("tcp", "0A") };
+    let table = fs::read_to_string(Path::new("/proc/net").join(table)).unwrap_or_default();
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1).is_some_and(|address| address.ends_with(&wanted)) && fields.get(3) == Some(&state)
+    })
 }
 
 /// Seconds all cores were busy, and seconds the hypervisor took.
