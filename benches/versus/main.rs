@@ -1,8 +1,8 @@
 //! sipweir against Kamailio and a bare relay, side by side on this machine. `benches/compare` builds and runs it.
 //!
 //! ```text
-//! versus compare [--quick] [--rates] [--report FILE]   every measurement (--rates: those at a fixed rate only), a table,
-//!                                                      a Markdown report
+//! versus compare [--quick] [--rates udp|tcp|tls] [--report FILE]
+//!                          every measurement, or those at a fixed rate over one transport; a table, a Markdown report
 //! versus load …                              the load generator alone (see `load`)
 //! versus relay …                             the bare relay alone (see `relay`)
 //! ```

@@ -12,6 +12,7 @@ use crate::metrics::{Drop, EndReason};
 use crate::outbox::{Hop, ListenerId};
 use crate::route::{Question, Router};
 use crate::sip::message::Essentials;
+use crate::sip::uri::is_sips;
 use crate::sip::{Message, Method, NameAddr, Span, Uri};
 use crate::store::Key;
 use crate::time::Instant;
@@ -88,7 +89,11 @@ impl Proxy {
                 if !is_ours && !self.relays(router, origin.0) {
                     return self.reject(message, origin, 403, warning("this trunk may not relay").as_bytes());
                 }
+                let may_relay = self.relays(router, origin.0);
                 let server = self.open(incoming, Role::Other, Key::NONE, 0);
+                if let Some(server) = self.transactions.server_mut(server) {
+                    server.context.may_relay = may_relay;
+                }
                 return self.go_by_name(now, server, question);
             }
             Way::Nowhere => {
@@ -187,7 +192,10 @@ impl Proxy {
         // other side is, and need ask nobody.
         let is_self = router.is_self(&uri);
         if uri.socket_addr().is_none() || is_self {
+            // What must be secure goes by nothing else (RFC 3261 §26.2.2), wherever its other side was heard.
+            let is_secure = |peer: &Hop| router.transport(peer.listener).is_secure();
             return match peer {
+                Some(peer) if is_sips(hop) && !is_secure(&peer) => Some(Way::Nowhere),
                 Some(peer) => Some(Way::Go(changes, peer)),
                 None if is_self => None,
                 None => Some(Way::Name(changes, Question::of_uri(&uri)?)),

@@ -87,6 +87,8 @@ struct Context {
     /// Addresses of the name it goes to, and how many were tried.
     hops: u8,
     hops_tried: u8,
+    /// Whether who sent it may send it anywhere: a connection's certificate is not known any more when a name is.
+    may_relay: bool,
 }
 
 /// Where an opening INVITE can go next. Attempts come one after another.
@@ -298,7 +300,9 @@ impl Proxy {
                 }
                 Due::Client(key, timer::Timer::C) => self.timer_c(now, key),
                 Due::Client(key, timer) => {
-                    self.client_event(now, key, transaction::Event::Fired(timer));
+                    if timer != timer::Timer::E || !self.transactions.sends_once(key) {
+                        self.client_event(now, key, transaction::Event::Fired(timer));
+                    }
                     if timer == timer::Timer::E && self.transactions.is_slow(key) {
                         // RFC 4320 §4.1: a 100, once timer E has come to T2.
                         let server = self.transactions.client(key).map_or(Key::NONE, |client| client.context.server);

@@ -246,6 +246,7 @@ impl Proxy {
         }
         let (request, source, listener) = (transaction.request.clone(), transaction.source, transaction.reply.listener);
         let (role, call, method) = (transaction.context.role, transaction.context.call, transaction.context.method);
+        let may_relay = transaction.context.may_relay;
         if transaction.context.cancelled {
             return self.answer(now, server, 487, b"");
         }
@@ -271,7 +272,11 @@ impl Proxy {
             self.counters.drop(crate::metrics::Drop::Unresolved);
             return self.answer(now, server, 502, super::request::warning(super::request::NO_WAY).as_bytes());
         };
-        if role != Role::Opening && found.to_tag.is_some() && !self.may_pass(&router, &incoming, hop.address) {
+        if role != Role::Opening
+            && found.to_tag.is_some()
+            && !may_relay
+            && !self.may_pass(&router, &incoming, hop.address)
+        {
             return self.answer(now, server, 403, b"");
         }
         let cookie = (!call.is_none()).then(|| Cookie::new(&self.secret, call));

@@ -500,6 +500,7 @@ impl Proxy {
             replaces: Key::NONE,
             hops: 0,
             hops_tried: 0,
+            may_relay: false,
         };
         self.transactions.open_server(fingerprint, method, (source, reply), message.detach(), context)
     }

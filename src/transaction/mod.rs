@@ -168,6 +168,11 @@ impl ClientState {
     }
 }
 
+/// Timer E comes to T2 when it was started so often: 500 ms, 1 s and 2 s have passed.
+const SLOW_ROUND: u8 = 3;
+/// The same in T1.
+const SLOW: u32 = (1 << SLOW_ROUND) - 1;
+
 /// A server transaction.
 pub struct Server<S> {
     /// The machine.
@@ -334,6 +339,10 @@ impl<S, C> Transactions<S, C> {
         if !client.hop.is_reliable {
             client.timers[Place::Again as usize] =
                 env.wheel.arm(env.now + env.lengths.of(again, 0), Due::Client(key, again));
+        } else if again == Timer::E {
+            // It does not run, but a 100 is due when it would have come to T2 (RFC 4320 §4.1: "Without regard to transport").
+            let due = env.now + env.lengths.t1 * SLOW;
+            client.timers[Place::Again as usize] = env.wheel.arm(due, Due::Client(key, again));
         }
         // Only an INVITE can fall silent: what else is left unanswered ends with timer F.
         let is_invite = matches!(client.state, ClientState::Invite(_));
@@ -372,10 +381,20 @@ impl<S, C> Transactions<S, C> {
         }
     }
 
-    /// Whether timer E of a non-INVITE client transaction has just been set to T2 for the first time, and no answer came.
+    /// Whether timer E of a non-INVITE client transaction has just been set to T2 for the first time, or would have been over
+    /// a transport that loses nothing, and no final answer came.
     pub fn is_slow(&self, key: Key) -> bool {
-        let is_trying = |client: &Client<C>| client.state == ClientState::Other(client::State::Trying);
-        self.clients.get(key).is_some_and(|client| client.round == 3 && is_trying(client))
+        self.clients.get(key).is_some_and(|client| match client.state {
+            ClientState::Other(client::State::Trying) => client.round == SLOW_ROUND || client.hop.is_reliable,
+            // The next hop has said 100, to us; over UDP it may not before that time either.
+            ClientState::Other(client::State::Proceeding) => client.hop.is_reliable,
+            ClientState::Invite(_) | ClientState::Other(_) => false,
+        })
+    }
+
+    /// Whether a client transaction sends its request only once.
+    pub fn sends_once(&self, key: Key) -> bool {
+        self.clients.get(key).is_some_and(|client| client.hop.is_reliable)
     }
 
     /// Whether nothing was answered yet to an INVITE.

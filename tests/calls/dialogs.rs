@@ -1,3 +1,5 @@
+use sipweir::proxy::Input;
+
 use crate::world::*;
 
 fn up() -> (World, usize) {
@@ -172,4 +174,18 @@ fn strict_routers_before_and_behind_us_are_served() {
     let seen = world.last_at(PBX2, "INFO");
     assert!(seen.starts_with(&format!("INFO sip:callee@{PBX} SIP/2.0\r\n")), "{seen}");
     assert!(seen.contains(&format!("Route: <sip:{PBX2};lr>\r\n")), "{seen}");
+}
+
+#[test]
+fn a_request_within_a_call_that_must_be_secure_goes_by_nothing_else() {
+    let tls = "[[listen]]\nuri = \"tls:192.0.2.1:5061\"\ncertificate = \"/a\"\nkey = \"/b\"\n";
+    let mut world = World::new(&config(1, &format!("{tls}{}", menu(""))));
+    let caller = world.answered("100");
+    let info = world.in_dialog(End::Caller, caller, "INFO");
+    let secure = info.replacen(&format!("INFO sip:callee@{PBX}"), "INFO sips:callee@pbx.example.net", 1);
+    assert_ne!(info, secure);
+    let secure = secure.replace("SIP/2.0/UDP", "SIP/2.0/TLS");
+    world.tell(Input::Stream { listener: 1, source: at(CALLER), identities: &[], payload: secure.as_bytes() });
+    let sent: Vec<&str> = world.sent.iter().map(|(_, text)| &text[..12]).collect();
+    assert!(!sent.contains(&"INFO sips:ca") && sent.last() == Some(&"SIP/2.0 502 "), "{sent:?}");
 }

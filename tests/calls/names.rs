@@ -211,3 +211,30 @@ fn another_request_than_invite_to_a_silent_name_ends_with_its_own_timer() {
     assert_eq!(world.reached(PBX2, "CANCEL"), 0);
     assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
 }
+
+#[test]
+fn a_request_that_waited_for_a_name_is_still_from_the_trunk_its_certificate_said() {
+    let listen = "[[listen]]\nuri = \"tls:192.0.2.1:5061\"\ncertificate = \"/a\"\nkey = \"/b\"\nclient_ca = \"/c\"\n";
+    let trunk = "[[trunk]]\nname = \"partner\"\ntls = [\"partner.example\"]\nrelay = true\n";
+    let stranger = "203.0.113.50:40000";
+    let info = |id: &str| {
+        format!(
+            "INFO sip:b@far.example SIP/2.0\r\nVia: SIP/2.0/TLS {stranger};branch=z9hG4bK{id}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n\
+             To: <sip:c@d>;tag=2\r\nCall-ID: {id}\r\nCSeq: 7 INFO\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    for (names, expected) in [(&[Box::from("partner.example")][..], "INFO sip:b@far.example"), (&[][..], "")] {
+        let mut world = World::new(&config(1, &format!("{listen}{trunk}{}", menu(""))));
+        world.run();
+        let text = info("certified");
+        let input = Input::Stream { listener: 1, source: at(stranger), identities: names, payload: text.as_bytes() };
+        world.tell(input);
+        if !expected.is_empty() {
+            let found = Found { transport: Transport::Udp, address: at("203.0.113.9:5060"), priority: 1, weight: 0 };
+            tell(&mut world, Answer::Found(vec![found]), 60);
+        }
+        let sent: Vec<&str> = world.sent.iter().map(|(_, text)| text.as_str()).collect();
+        let passed = sent.iter().any(|text| text.starts_with("INFO sip:b@far.example"));
+        assert_eq!(passed, !expected.is_empty(), "{names:?}: {sent:?}");
+    }
+}

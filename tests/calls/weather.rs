@@ -217,18 +217,32 @@ fn a_slow_answer_to_another_request_than_invite_is_a_100_at_t2_and_no_other_prov
     // RFC 4320 §4.1: nothing but 100, and that not before timer E has come to T2.
     world.answer_last(PBX, "183 Session Progress");
     assert!(world.last_at(CALLER, "SIP/2.0").is_empty());
-    let mut world = World::new(&config(1, &menu("")));
-    request(&mut world);
-    world.deaf.push(at(PBX));
-    world.run_for(3_000);
-    assert!(world.last_at(CALLER, "SIP/2.0").is_empty());
-    world.run_for(1_000);
-    assert!(world.last_at(CALLER, "SIP/2.0").starts_with("SIP/2.0 100 Trying\r\n"));
-    // §4.2: no 408, whoever made it.
-    world.answer_last(PBX, "408 Request Timeout");
-    world.run_for(60_000);
-    assert!(world.last_at(CALLER, "SIP/2.0 408").is_empty());
-    assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
+    let udp = config(1, &menu(""));
+    // "Without regard to transport": where nothing is sent again, the time is the same.
+    let tcp = config(1, &format!("[[listen]]\nuri = \"tcp:{GATE}\"\n{}", menu("")));
+    let tcp = tcp.replace(&format!("[\"sip:{PBX}\"]"), &format!("[\"sip:{PBX};transport=tcp\"]"));
+    for (text, copies, is_heard) in [(&udp, 3, false), (&tcp, 0, false), (&tcp, 0, true)] {
+        let mut world = World::new(text);
+        request(&mut world);
+        if is_heard {
+            // The next hop's own 100 is for us.
+            world.answer_last(PBX, "100 Trying");
+        }
+        world.deaf.push(at(PBX));
+        world.run_for(3_000);
+        assert!(world.last_at(CALLER, "SIP/2.0").is_empty());
+        world.run_for(1_000);
+        assert!(world.last_at(CALLER, "SIP/2.0").starts_with("SIP/2.0 100 Trying\r\n"), "{copies} {is_heard}");
+        if !is_heard {
+            let sent = world.sent.iter().filter(|(to, text)| *to == at(PBX) && text.starts_with("MESSAGE ")).count();
+            assert_eq!(sent, 1 + copies);
+        }
+        // §4.2: no 408, whoever made it.
+        world.answer_last(PBX, "408 Request Timeout");
+        world.run_for(60_000);
+        assert!(world.last_at(CALLER, "SIP/2.0 408").is_empty());
+        assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
+    }
 }
 
 #[test]
