@@ -92,6 +92,10 @@ impl Run {
             }
         };
         start_log(self.log_format);
+        let needed = u64::from(config.limits.connections) + DESCRIPTORS;
+        if config.listen.iter().any(|listen| listen.transport.is_reliable()) {
+            raise_descriptors(needed);
+        }
         let server = Server::start(config, self.config.as_deref())?;
         for listen in &server.node().config().listen {
             tracing::info!(event = "listening", "{}:{}", listen.transport, listen.address);
@@ -103,6 +107,22 @@ impl Run {
         server.stop();
         tracing::info!(event = "stopped", "stopped");
         Ok(())
+    }
+}
+
+/// Descriptors besides those of connections: sockets, files, the admin interface, sinks.
+const DESCRIPTORS: u64 = 256;
+
+/// The system's soft limit is a thousand where nobody asked for more.
+fn raise_descriptors(needed: u64) {
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(given) if given >= needed => {}
+        Ok(given) => tracing::warn!(
+            event = "few_descriptors",
+            "limits.connections needs {needed} open files and the system gives {given}: connections above that are not \
+             accepted; set LimitNOFILE={needed} in the unit, or a lower limits.connections"
+        ),
+        Err(error) => tracing::warn!(event = "few_descriptors", "the limit of open files cannot be raised: {error}"),
     }
 }
 

@@ -99,11 +99,22 @@ impl Gate {
 
     /// Starts with the configuration made for these ports and this folder.
     pub(crate) fn start_with(config: impl Fn([u16; 4], &Folder) -> String) -> Self {
+        Self::start_by(Command::new(BINARY), config)
+    }
+
+    /// The same where the system gives it so many open files.
+    pub(crate) fn start_with_files(files: u32, config: impl Fn([u16; 4], &Folder) -> String) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n \"$1\"; shift; exec \"$@\"", "sh", &files.to_string(), BINARY]);
+        Self::start_by(command, config)
+    }
+
+    fn start_by(mut command: Command, config: impl Fn([u16; 4], &Folder) -> String) -> Self {
         let ports = [port(), port(), port(), port()];
         let folder = Folder::new();
         let path = folder.write("sipweir.toml", &config(ports, &folder));
         let log = std::fs::File::create(folder.0.join("log")).expect("a log");
-        let child = Command::new(BINARY)
+        let child = command
             .args(["run", "--config"])
             .arg(&path)
             .stderr(log)

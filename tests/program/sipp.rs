@@ -1,6 +1,7 @@
 //! SIPp on both sides of the binary. SIPp comes from Debian's `sip-tester`; `tests/run` installs it.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +141,54 @@ fn the_pbx_hangs_up_and_the_channels_are_free() {
     assert!(calls(&gate, "caller-waits", 10, 50, 0));
     gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_ended_total{reason=\"callee_bye\"}") == 10);
     assert_eq!(gate.in_use(), 0);
+}
+
+#[test]
+fn the_operator_ends_a_call_and_both_sides_hear_of_it() {
+    let gate = Gate::start(2, "");
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let mut caller = start_calls(&gate, "caller-waits", 1, 10, 0, gate.sip);
+    let number = |gate: &Gate| {
+        let output = gate.sipweir(&["calls", "--json"]);
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let call = list["calls"].get(0)?.clone();
+        (call["state"] == "answered").then(|| call["slot"].as_u64().expect("a number").to_string())
+    };
+    gate.wait_for("the call is up", |gate| number(gate).is_some());
+    let slot = number(&gate).expect("it is up");
+    let ended = gate.sipweir(&["calls", "end", &slot]);
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(caller.wait().expect("sipp ends").success(), "the caller has heard a BYE and answered it");
+    gate.wait_for("the PBX has let go", |gate| gate.in_use() == 0);
+    let counted = "sipweir_calls_ended_total{reason=\"administrator\"}";
+    gate.wait_for("it is counted", |gate| gate.metric(counted) == 1);
+    let again = gate.sipweir(&["calls", "end", &slot]);
+    assert_eq!(again.status.code(), Some(6), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(gate.stop(), 0);
+}
+
+#[test]
+fn a_node_without_descriptors_left_goes_on_with_its_calls_and_accepts_again_when_it_has_some() {
+    let gate = Gate::start_with_files(64, |ports, _| {
+        format!("[[listen]]\nuri = \"tcp:127.0.0.1:{}\"\n", ports[0]) + &config(20, ports, "")
+    });
+    assert!(gate.log().contains("LimitNOFILE=10256"), "the operator is told: {}", gate.log());
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let connect = || TcpStream::connect(("127.0.0.1", gate.sip)).expect("the kernel accepts");
+    let many: Vec<TcpStream> = (0..80).map(|_| connect()).collect();
+    assert!(calls(&gate, "caller", 5, 20, 100), "calls over UDP need none");
+    drop(many);
+    gate.wait_for("it can be asked again", |gate| gate.get("/metrics").is_some());
+    assert!(gate.metric("sipweir_accept_errors_total") > 0);
+    let mut line = connect();
+    line.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let options = "OPTIONS sip:127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bKo\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n\
+                   To: <sip:127.0.0.1>\r\nCall-ID: o\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+    line.write_all(options.as_bytes()).expect("sent");
+    let mut answer = [0; 12];
+    line.read_exact(&mut answer).expect("the listener lives");
+    assert_eq!(&answer, b"SIP/2.0 200 ");
+    assert_eq!(gate.stop(), 0);
 }
 
 /// A line between SIPp and the gate on which everything towards the gate arrives three times.
