@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
+use tungstenite::error::ProtocolError;
 use tungstenite::handshake::MidHandshake;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response, ServerHandshake};
 use tungstenite::protocol::{Message as Frame, WebSocketConfig};
@@ -272,7 +273,11 @@ pub(super) fn read_frames(socket: &mut WebSocket<Wire>, hand: &mut impl FnMut(&[
             Ok(_) => progress.octets += 1,
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(progress),
             Err(
-                tungstenite::Error::Io(_) | tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed,
+                tungstenite::Error::Io(_)
+                | tungstenite::Error::ConnectionClosed
+                | tungstenite::Error::AlreadyClosed
+                // A browser that went without a word.
+                | tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
             ) => {
                 return Err(Closed::Peer);
             }

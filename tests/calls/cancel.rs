@@ -53,7 +53,7 @@ fn a_cancel_of_a_call_the_pbx_never_hears_of_ends_with_487() {
 }
 
 #[test]
-fn a_cancel_that_crosses_the_2xx_leaves_the_call_up_and_counted_until_its_bye() {
+fn c4_5_a_cancel_that_crosses_the_2xx_leaves_the_call_up_and_counted_until_its_bye() {
     let (mut world, caller) = ringing();
     world.accept(0);
     world.callers[caller].up = false;

@@ -1,7 +1,7 @@
 use crate::world::*;
 
 #[test]
-fn five_hundred_at_once_on_ten_free_channels_admit_exactly_ten() {
+fn c4_2_five_hundred_at_once_on_ten_free_channels_admit_exactly_ten() {
     let mut world = World::new(&config(10, &menu("overflow = [{ route = \"voicemail\" }]")));
     for _ in 0..500 {
         world.invite("100");
@@ -18,7 +18,7 @@ fn five_hundred_at_once_on_ten_free_channels_admit_exactly_ten() {
 }
 
 #[test]
-fn retransmitted_invites_count_once() {
+fn c4_6_retransmitted_invites_count_once() {
     let mut world = World::new(&config(5, &menu("")));
     world.modes.insert(at(PBX), Mode::Ring);
     let caller = world.invite("100");
@@ -35,7 +35,7 @@ fn retransmitted_invites_count_once() {
 }
 
 #[test]
-fn a_challenged_invite_counts_once_in_all() {
+fn c4_6_a_challenged_invite_counts_once_in_all() {
     let mut world = World::new(&config(1, &menu("")));
     for (mode, status) in [(Mode::Refuse(401), 401), (Mode::Refuse(407), 407), (Mode::Answer(0), 200)] {
         world.modes.insert(at(PBX), mode);
@@ -48,7 +48,7 @@ fn a_challenged_invite_counts_once_in_all() {
 }
 
 #[test]
-fn merged_copies_count_once() {
+fn c4_6_merged_copies_count_once() {
     let mut world = World::new(&config(3, &menu("")));
     world.modes.insert(at(PBX), Mode::Ring);
     world.invite_as(CALLER, "100", "merged", "same-tag", 1, "");
@@ -77,7 +77,7 @@ fn a_call_id_used_again_while_the_first_call_is_up_is_a_call_of_its_own() {
 }
 
 #[test]
-fn a_spiral_through_the_pbx_counts_once_in_a_pool_and_once_in_the_other() {
+fn c4_6_a_spiral_through_the_pbx_counts_once_in_a_pool_and_once_in_the_other() {
     let services = "[[pool]]\nname = \"second\"\nchannels = 1\n\
         [[service]]\nname = \"sales\"\nkind = \"queue\"\nnumbers = [\"200\"]\npool = \"ivr\"\ntarget = \"voicemail\"\n\
         [[service]]\nname = \"other\"\nkind = \"queue\"\nnumbers = [\"300\"]\npool = \"second\"\ntarget = \"voicemail\"\n";
@@ -115,7 +115,7 @@ fn a_spiral_through_the_pbx_counts_once_in_a_pool_and_once_in_the_other() {
 }
 
 #[test]
-fn forked_answers_hold_one_channel_until_the_last_is_gone() {
+fn c4_3_forked_answers_hold_one_channel_until_the_last_is_gone() {
     let mut world = World::new(&config(3, &menu("")));
     world.modes.insert(at(PBX), Mode::Fork(3));
     let caller = world.invite("100");

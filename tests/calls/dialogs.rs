@@ -9,7 +9,7 @@ fn up() -> (World, usize) {
 }
 
 #[test]
-fn crossing_byes_free_the_channel_once() {
+fn c4_1_crossing_byes_free_the_channel_once() {
     let (mut world, caller) = up();
     world.faults.delay_ms = 50;
     world.hang_up(End::Caller, caller);

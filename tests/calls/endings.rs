@@ -321,7 +321,7 @@ fn a_callee_that_is_asked_and_knows_the_call_no_more_ends_it() {
 }
 
 #[test]
-fn a_call_without_a_sign_of_life_is_suspect_and_gives_way_only_when_its_pool_is_full() {
+fn c4_10_a_call_without_a_sign_of_life_is_suspect_and_gives_way_only_when_its_pool_is_full() {
     let (mut world, _) = up_with("ask_s = 60", "");
     let suspect = |world: &World| world.slots.list(1, |_| true)[0].1.suspect;
     world.deaf.push(at(PBX));

@@ -19,5 +19,6 @@ mod overload;
 mod peers;
 mod rules;
 mod targets;
+mod threads;
 mod transfers;
 mod weather;

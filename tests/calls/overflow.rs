@@ -72,7 +72,7 @@ fn a_reject_says_why_and_when_to_come_back() {
 }
 
 #[test]
-fn without_a_plan_the_answer_is_486_cause_34() {
+fn c4_4_without_a_plan_the_answer_is_486_cause_34() {
     let mut world = full("");
     let caller = world.invite("100");
     world.run();

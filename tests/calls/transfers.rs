@@ -25,7 +25,7 @@ fn text_with(keys: &str) -> String {
 }
 
 /// The PBX refers the caller elsewhere, and the caller answers so.
-fn refer(world: &mut World, answer: &str) {
+pub(crate) fn refer(world: &mut World, answer: &str) {
     let refer = world.in_dialog(End::Callee, 0, "REFER");
     world.raw_unanswered(
         PBX,
@@ -35,7 +35,7 @@ fn refer(world: &mut World, answer: &str) {
 }
 
 /// The caller tells what became of it, from `source`.
-fn notify(world: &mut World, caller: usize, source: &str, status: &str) {
+pub(crate) fn notify(world: &mut World, caller: usize, source: &str, status: &str) {
     let body = format!("SIP/2.0 {status}\r\n");
     let lines = format!(
         "Event: refer;id=1\r\nSubscription-State: active\r\nContent-Type: message/sipfrag\r\nContent-Length: {}\r\n\r\n{body}",
@@ -145,19 +145,19 @@ fn a_forged_notify_frees_nothing() {
     assert_eq!(world.in_use(), 1);
 }
 
-fn tag(value: &str) -> &str {
+pub(crate) fn tag(value: &str) -> &str {
     value.split(";tag=").nth(1).unwrap()
 }
 
 /// An INVITE that says it replaces a dialog with these names.
-fn replacing(world: &mut World, call_id: &str, to_tag: &str, from_tag: &str) -> usize {
+pub(crate) fn replacing(world: &mut World, call_id: &str, to_tag: &str, from_tag: &str) -> usize {
     let caller = world.invite_with("100", &format!("Replaces: {call_id};to-tag={to_tag};from-tag={from_tag}\r\n"));
     world.run();
     caller
 }
 
 #[test]
-fn an_attended_transfer_inherits_the_slot_of_the_call_it_replaces() {
+fn c4_7_an_attended_transfer_inherits_the_slot_of_the_call_it_replaces() {
     let (mut world, first) = up();
     let leg = world.callers[first].clone();
     let second = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
@@ -209,7 +209,7 @@ fn a_replacement_that_fails_changes_nothing() {
 }
 
 #[test]
-fn a_forged_replaces_gets_no_channel() {
+fn c4_7_a_forged_replaces_gets_no_channel() {
     let (mut world, first) = up();
     let leg = world.callers[first].clone();
     for (call_id, to, from) in [

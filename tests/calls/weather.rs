@@ -122,7 +122,7 @@ fn a_2xx_that_comes_after_the_call_was_given_up_is_passed_on() {
 }
 
 #[test]
-fn a_lost_ack_is_repaired_by_the_answer_that_comes_again() {
+fn c4_3_a_lost_ack_is_repaired_by_the_answer_that_comes_again() {
     let mut world = World::new(&config(1, &menu("")));
     let caller = world.invite("100");
     world.deaf.push(at(CALLER));
@@ -147,7 +147,7 @@ fn a_199_is_one_more_provisional_answer() {
 }
 
 #[test]
-fn a_481_or_408_ends_the_call_only_for_requests_of_its_own_usage() {
+fn c4_1_a_481_or_408_ends_the_call_only_for_requests_of_its_own_usage() {
     // RFC 5057 §5.1: 481 and 408 destroy the usage; of an INVITE usage here, or the dialog, whatever asked.
     for (method, status, left) in [
         ("INVITE", "481 Gone", 0),

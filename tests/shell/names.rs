@@ -112,7 +112,7 @@ fn srv_records_lead_to_the_pbx_and_a_call_goes_there() {
 }
 
 #[test]
-fn naptr_chooses_the_transport_and_ports_and_transports_in_the_uri_cut_the_search_short() {
+fn b7_naptr_chooses_the_transport_and_ports_and_transports_in_the_uri_cut_the_search_short() {
     let names = NameServer::start(&[
         "--naptr-record=a.example.net,20,10,s,SIP+D2U,,_sip._udp.a.example.net".into(),
         "--naptr-record=a.example.net,10,10,s,SIP+D2T,,_sip._tcp.a.example.net".into(),
@@ -142,7 +142,7 @@ fn naptr_chooses_the_transport_and_ports_and_transports_in_the_uri_cut_the_searc
 }
 
 #[test]
-fn one_server_that_cannot_be_found_takes_nothing_from_the_others() {
+fn b7_one_server_that_cannot_be_found_takes_nothing_from_the_others() {
     // A zone whose name server is dead (kamailio #4911), and more servers than some can count (kamailio #2651).
     let dead = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
     let mut records: Vec<String> = (1..=12)

@@ -102,7 +102,7 @@ fn a_connection_has_ten_seconds_for_a_message_thirty_for_its_first_and_fifteen_m
 }
 
 #[test]
-fn a_handshake_that_stops_is_closed_after_ten_seconds() {
+fn b7_a_handshake_that_stops_is_closed_after_ten_seconds() {
     use sipweir::transport::stream::Closed;
     let files = Certificates::new("stalled");
     files.sign("gate", vec![dns("gate.example.net")]);
@@ -162,6 +162,28 @@ fn an_idle_browser_is_asked_whether_it_is_there_before_it_is_cut_off() {
     bench.until(1_915, 1, 1);
     bench.until(1_917, 0, 1);
     assert_eq!(bench.closed(Closed::Idle), 1);
+}
+
+// kamailio #4325, #2395, #2392, #3589: the connection of a WebSocket was not released; opensips #410: a worker at 100 %.
+#[test]
+fn b7_a_connection_that_is_dropped_or_half_closed_is_released_and_keeps_nobody_busy() {
+    for listener in [TCP, "[[listen]]\nuri = \"ws:127.0.0.1:0\"\n"] {
+        let mut bench = Bench::with(listener);
+        if listener == TCP {
+            let line = TcpStream::connect(bench.address).expect("connected");
+            bench.until(1, 1, 0);
+            line.shutdown(std::net::Shutdown::Write).expect("half closed");
+            bench.until(2, 0, 0);
+            drop(line);
+        } else {
+            // Without a closing frame, as a browser that lost its network.
+            drop(browser(&mut bench));
+            bench.until(2, 0, 0);
+        }
+        assert_eq!(bench.closed(sipweir::transport::stream::Closed::Peer), 1);
+        bench.until_idle(3);
+        assert!(!bench.streams.has_more(), "nothing is left to do");
+    }
 }
 
 #[test]

@@ -326,3 +326,25 @@ fn a_sips_call_is_secure_from_end_to_end() {
     wait_for("the channel is free", || in_use(&server) == 0);
     server.stop();
 }
+
+// kamailio #4185: a worker blocked in a TLS handshake that went no further.
+#[test]
+fn b7_a_handshake_that_goes_no_further_delays_nobody_else() {
+    let files = Certificates::new("blocked");
+    files.sign("gate", vec![dns("gate.example.net")]);
+    let pbx = Peer::new("127.0.0.1");
+    let listeners = format!("{UDP}{}", files.listener("tls", ""));
+    let server = start(&with_listeners(&listeners, &format!("\"sip:{}\"", pbx.address), ""));
+    let gate = server.listen()[1];
+    let stalled: Vec<TcpStream> = (0..20)
+        .map(|at| {
+            let mut socket = TcpStream::connect(gate).expect("connected");
+            socket.write_all(&b"\x16\x03\x01\x02\x00\x01\x00"[..at % 8]).expect("sent");
+            socket
+        })
+        .collect();
+    let mut line = files.connect(gate, None);
+    call_ended_by_pbx(&server, &mut line, "tls", &pbx, "beside");
+    drop(stalled);
+    server.stop();
+}
