@@ -88,6 +88,9 @@ impl Router {
         prefix_lengths.sort_unstable_by(|one, two| two.cmp(one));
         prefix_lengths.dedup();
         let placed = "the gate was configured with this configuration";
+        let reaches = |transport: Transport, address: SocketAddr| {
+            config.listen.iter().any(|it| it.transport == transport && it.address.is_ipv4() == address.is_ipv4())
+        };
         Self {
             trunk_ids: config.trunks.iter().map(|trunk| gate.trunk(&trunk.name).expect(placed)).collect(),
             service_ids: config.services.iter().map(|service| gate.service(&service.name).expect(placed)).collect(),
@@ -99,7 +102,7 @@ impl Router {
             exact,
             prefixes,
             prefix_lengths,
-            places: config.targets.iter().map(|target| places::places(target, names)).collect(),
+            places: config.targets.iter().map(|target| places::places(target, names, &reaches)).collect(),
             lines: config
                 .listen
                 .iter()

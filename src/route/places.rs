@@ -73,8 +73,9 @@ pub struct Place {
     pub peer: u16,
 }
 
-/// The addresses of a target.
-pub(super) fn places(target: &Target, names: &Names) -> Vec<Place> {
+/// The addresses of a target, of those its names stand for the ones that a listener `reaches`: a host may have addresses of a
+/// family that this node does not speak.
+pub(super) fn places(target: &Target, names: &Names, reaches: &impl Fn(Transport, SocketAddr) -> bool) -> Vec<Place> {
     let mut places = Vec::new();
     for (at, uri) in target.uris.iter().enumerate() {
         let place = |found: Found| Place {
@@ -93,7 +94,10 @@ pub(super) fn places(target: &Target, names: &Names) -> Vec<Place> {
                 let transport = uri.transport.unwrap_or_default();
                 places.push(place(Found { transport, address, priority: 0, weight: 1 }));
             }
-            (None, Some(question)) => places.extend(names.get(&question).into_iter().flatten().copied().map(place)),
+            (None, Some(question)) => {
+                let found = names.get(&question).into_iter().flatten();
+                places.extend(found.filter(|found| reaches(found.transport, found.address)).copied().map(place));
+            }
             (None, None) => {}
         }
     }

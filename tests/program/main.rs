@@ -7,4 +7,5 @@ mod alerts;
 mod commands;
 mod gate;
 mod licences;
+mod phone;
 mod sipp;

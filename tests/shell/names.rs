@@ -50,6 +50,10 @@ impl Drop for NameServer {
 }
 
 fn start(port: u16, uri: &str) -> Server {
+    start_with(port, uri, "")
+}
+
+fn start_with(port: u16, uri: &str, more: &str) -> Server {
     let text = format!(
         r#"
 [dns]
@@ -58,9 +62,10 @@ servers = ["127.0.0.1:{port}"]
 uri = "udp:127.0.0.1:0"
 [[listen]]
 uri = "tcp:127.0.0.1:0"
+{more}
 [[trunk]]
 name = "any"
-from = ["127.0.0.0/8"]
+from = ["127.0.0.0/8", "::1"]
 [[target]]
 name = "pbx"
 uri = ["{uri}"]
@@ -154,5 +159,32 @@ fn b7_one_server_that_cannot_be_found_takes_nothing_from_the_others() {
     let names = NameServer::start(&records);
     let server = start(names.port, "sip:many.example.net;transport=udp");
     wait_for("the others are known", || known(&server).len() == 12);
+    server.stop();
+}
+
+#[test]
+fn a_name_with_an_ipv6_address_is_called_where_a_listener_speaks_ipv6() {
+    let (caller, pbx) = (Peer::new("127.0.0.1"), Peer::new("[::1]"));
+    let names = NameServer::start(&[
+        "--host-record=six.example.net,::1".into(),
+        "--host-record=both.example.net,127.0.0.9,::1".into(),
+    ]);
+    let six = "[[listen]]\nuri = \"udp:[::1]:0\"";
+    let port = pbx.address.port();
+    let server = start_with(names.port, &format!("sip:six.example.net:{port}"), six);
+    wait_for("the name is known", || known(&server) == [format!("udp:{} 1", pbx.address)]);
+    let gate = server.listen()[0];
+    caller.send(gate, request("INVITE", &format!("sip:100@{gate}"), caller.address, "six", "", 1, "").as_bytes());
+    let (invite, from) = pbx.expect("INVITE sip:100@six.example.net");
+    assert_eq!(from, server.listen()[2], "by the listener of its family");
+    pbx.reply(&invite, "486 Busy Here", from);
+    caller.expect("SIP/2.0 486 ");
+    server.stop();
+    // Of both families, both; without a listener for one of them, the other.
+    let server = start_with(names.port, "sip:both.example.net:5090", six);
+    wait_for("both are known", || known(&server).len() == 2);
+    server.stop();
+    let server = start(names.port, "sip:both.example.net:5090");
+    wait_for("one is known", || known(&server) == ["udp:127.0.0.9:5090 1"]);
     server.stop();
 }
