@@ -73,6 +73,7 @@ impl Exposition {
                 gauge!("sipweir_pool_channels", "pool" => name.clone(), "state" => state).set(channels);
             }
             gauge!("sipweir_pool_capacity_channels", "pool" => name.clone()).set(pool.capacity);
+            gauge!("sipweir_pool_lent_channels", "pool" => name.clone()).set(pool.lent);
             gauge!("sipweir_pool_set_aside_channels", "pool" => name.clone()).set(pool.set_aside);
             gauge!("sipweir_pool_peak_channels", "pool" => name.clone()).set(pool.peak);
             counter!("sipweir_pool_admissions_total", "pool" => name).absolute(pool.admitted);
@@ -216,6 +217,7 @@ fn write_licences(text: &mut String, standing: &Standing, wanted: &Wanted) {
 fn describe() {
     describe_gauge!("sipweir_pool_channels", "Channels in use, of calls being set up (reserved) and answered (held)");
     describe_gauge!("sipweir_pool_capacity_channels", "Channels a pool has");
+    describe_gauge!("sipweir_pool_lent_channels", "Channels in use by services of other pools");
     describe_gauge!("sipweir_pool_set_aside_channels", "Free channels kept for services with a reserve");
     describe_gauge!("sipweir_pool_peak_channels", "Most channels in use at a time since the start");
     describe_counter!("sipweir_pool_admissions_total", "Calls that took a channel of the pool");

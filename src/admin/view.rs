@@ -93,6 +93,9 @@ pub struct Pool {
     pub held: u32,
     /// Free channels kept for services with a reserve.
     pub set_aside: u32,
+    /// Of those in use, lent to services of other pools.
+    #[serde(default)]
+    pub lent: u32,
     /// Most channels in use at a time since the start.
     pub peak: u32,
     /// Calls admitted since the start.
@@ -159,6 +162,7 @@ impl View {
                     reserved: pool.reserved,
                     held: pool.held,
                     set_aside: pool.set_aside,
+                    lent: pool.lent,
                     peak: pool.peak,
                     admitted: pool.admitted,
                     condition: pool.condition.into(),

@@ -7,15 +7,21 @@
 
 use toml::Value;
 
-use super::Target;
 use super::check::{names, position};
 use super::file::{Problems, Section};
+use super::{Pool, Target};
 use crate::pool::Refusal;
 use crate::sip::{Uri, typed};
 
 /// One step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
+    /// A channel of another pool, when that has one to spare. Comes before every other step: the call then goes where it
+    /// would have gone.
+    Borrow {
+        /// The pool, as a position.
+        pool: usize,
+    },
     /// To another target, as a position, under another user part when given.
     Route {
         /// The target.
@@ -41,7 +47,7 @@ pub enum Step {
 
 impl Step {
     /// The labels of all steps.
-    pub const LABELS: [&'static str; 3] = ["route", "redirect", "reject"];
+    pub const LABELS: [&'static str; 4] = ["route", "redirect", "reject", "borrow"];
 
     /// The position of its label.
     pub const fn position(&self) -> usize {
@@ -49,6 +55,7 @@ impl Step {
             Self::Route { .. } => 0,
             Self::Redirect { .. } => 1,
             Self::Reject { .. } => 2,
+            Self::Borrow { .. } => 3,
         }
     }
 
@@ -72,7 +79,7 @@ pub(super) fn read_overflow(
     section: &mut Section,
     problems: &mut Problems,
     name: &'static str,
-    targets: &[Target],
+    (targets, pools): (&[Target], &[Pool]),
 ) -> Option<Vec<Step>> {
     let key = section.key(name);
     let values = match section.take(name)? {
@@ -97,13 +104,22 @@ pub(super) fn read_overflow(
             problems.add(
                 path,
                 format!("{value} is no step"),
-                "write { route = \"…\" }, { redirect = \"sip:…\" } or { reject = 486 }",
+                "write { borrow = \"…\" }, { route = \"…\" }, { redirect = \"sip:…\" } or { reject = 486 }",
             );
             continue;
         };
         let mut step = Section::new(path.clone(), table);
-        let read = read_step(&mut step, problems, targets);
+        let read = read_step(&mut step, problems, (targets, pools));
         step.finish(problems);
+        if let Some(Step::Borrow { .. }) = read {
+            if name == "unlicensed" {
+                problems.add(&*path, "what has no licence borrows no channel either", "remove it");
+            } else if steps.iter().any(|step| !matches!(step, Step::Borrow { .. })) {
+                problems.add(&*path, "comes too late: the call has gone elsewhere", "move it before the other steps");
+            } else if read.as_ref().is_some_and(|step| steps.contains(step)) {
+                problems.add(&*path, "is in the plan already", "name each pool once");
+            }
+        }
         if read.as_ref().is_some_and(Step::is_last) && at < last {
             problems.add(path, "ends the plan, and more steps follow", "move it to the end");
         }
@@ -112,14 +128,25 @@ pub(super) fn read_overflow(
     Some(steps)
 }
 
-fn read_step(step: &mut Section, problems: &mut Problems, targets: &[Target]) -> Option<Step> {
-    let kinds = ["route", "redirect", "reject"].into_iter().filter(|kind| step.has(kind)).count();
+fn read_step(step: &mut Section, problems: &mut Problems, (targets, pools): (&[Target], &[Pool])) -> Option<Step> {
+    let kinds = ["borrow", "route", "redirect", "reject"].into_iter().filter(|kind| step.has(kind)).count();
     if kinds != 1 {
         problems.add(
             step.path().to_owned(),
-            format!("names {kinds} of route, redirect and reject"),
+            format!("names {kinds} of borrow, route, redirect and reject"),
             "name one of them in each step",
         );
+    }
+    if let Some(name) = step.string(problems, "borrow") {
+        let found = position(pools, &name, |pool| &pool.settings.name);
+        if found.is_none() {
+            problems.add(
+                step.key("borrow"),
+                format!("{name:?} is no pool"),
+                format!("add [[pool]] with this name; {}", names(pools.iter().map(|pool| &*pool.settings.name))),
+            );
+        }
+        return found.map(|pool| Step::Borrow { pool });
     }
     let route = step.string(problems, "route");
     let redirect = step.strings(problems, "redirect");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::check::{names, position, read_name, sections_bounded};
 use super::file::{Problems, Section};
 use super::licences::read_needs;
-use super::plan::{default_reject, read_overflow};
+use super::plan::{Step, default_reject, read_overflow};
 use super::{Pattern, Pool, Service, ServiceKind, Target, Trunk};
 
 pub(super) fn read_services(
@@ -61,9 +61,23 @@ pub(super) fn read_services(
                 format!("add [[target]] with this name; {}", names(targets.iter().map(|target| &*target.name))),
             );
         }
-        let overflow = read_overflow(&mut section, problems, "overflow", targets);
-        let unlicensed = read_overflow(&mut section, problems, "unlicensed", targets);
+        let overflow = read_overflow(&mut section, problems, "overflow", (targets, pools));
+        let unlicensed = read_overflow(&mut section, problems, "unlicensed", (targets, pools));
         let its_pool = pool.as_deref().and_then(|pool| position(pools, pool, |pool| &pool.settings.name));
+        let is_own = |step: &Step| matches!(step, Step::Borrow { pool } if its_pool.is_none_or(|own| own == *pool));
+        if overflow.iter().flatten().any(is_own) {
+            problems.add(
+                section.key("overflow"),
+                "borrows a channel of its own pool, or has no pool itself",
+                "borrow from another pool, for a service that has one",
+            );
+        }
+        let mut overflow = overflow.unwrap_or_default();
+        // Who has nowhere to borrow any more has no other plan.
+        let is_default = overflow.iter().all(|step| matches!(step, Step::Borrow { .. }));
+        if is_default {
+            overflow.push(default_reject());
+        }
         let is_ivr = kind == ServiceKind::Ivr;
         let (feature, counted) = read_needs(&mut section, problems, is_ivr, its_pool.map(|at| &pools[at]));
         let limit = section.number(problems, "limit", 0..=10_000_000);
@@ -93,8 +107,8 @@ pub(super) fn read_services(
             feature,
             counted,
             unlicensed,
-            overflow_is_default: overflow.is_none(),
-            overflow: overflow.unwrap_or_else(|| vec![default_reject()]),
+            overflow_is_default: is_default,
+            overflow,
             limit,
             reserve,
             longest_call: longest,

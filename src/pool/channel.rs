@@ -14,6 +14,8 @@ pub struct Channel {
     /// Whether it counts in its trunk: a second channel of one call does not.
     pub(super) in_trunk: bool,
     pub(super) held: bool,
+    /// Whether its pool is not that of its service.
+    pub(super) is_lent: bool,
     pub(super) armed: bool,
 }
 
@@ -36,13 +38,19 @@ impl Channel {
     /// Takes out what it holds of service and pool; the place in the trunk stays. It must go into another channel at once.
     pub(crate) fn take_share(&mut self) -> Share {
         let held = std::mem::take(&mut self.held);
-        Share { service: self.service.take(), pool: self.pool.take(), held }
+        let is_lent = std::mem::take(&mut self.is_lent);
+        Share { service: self.service.take(), pool: self.pool.take(), held, is_lent }
     }
 
     /// Puts in what another channel held; this one must hold nothing of a service or pool.
     pub(crate) fn put_share(&mut self, share: Share) {
         debug_assert!(self.pool.is_none() && self.service.is_none(), "a share would be lost: {self:?}");
-        (self.service, self.pool, self.held) = (share.service, share.pool, share.held);
+        (self.service, self.pool, self.held, self.is_lent) = (share.service, share.pool, share.held, share.is_lent);
+    }
+
+    /// Whether its pool is not that of its service.
+    pub fn is_lent(&self) -> bool {
+        self.is_lent
     }
 
     /// Whether the call was answered.
@@ -57,6 +65,7 @@ pub(crate) struct Share {
     service: Option<ServiceId>,
     pool: Option<PoolId>,
     held: bool,
+    is_lent: bool,
 }
 
 impl Drop for Channel {

@@ -17,12 +17,14 @@ mod conditions;
 mod licensed;
 pub mod refusal;
 pub mod slot;
+mod view;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use channel::Channel;
 pub use refusal::Refusal;
 pub use slot::{Caption, Slot, SlotId, Slots};
+pub use view::{PoolView, ServiceView, TrunkView, View};
 
 use crate::alert::{Event, PoolWatch, Thresholds};
 use crate::licence::{Standing, Wanted};
@@ -95,6 +97,8 @@ struct Pool {
     set_aside: u32,
     admitted: u64,
     peak: u32,
+    /// Channels in use by services of other pools.
+    lent: u32,
     watch: PoolWatch,
     /// Calls refused while its condition lasts.
     refused: conditions::Refused,
@@ -103,6 +107,10 @@ struct Pool {
 impl Pool {
     fn in_use(&self) -> u32 {
         self.reserved + self.held
+    }
+
+    fn free(&self) -> u32 {
+        self.settings.capacity.saturating_sub(self.in_use())
     }
 }
 
@@ -134,75 +142,6 @@ struct State {
     calls_max: u32,
     standing: Standing,
     wanted: Wanted,
-}
-
-/// A pool as readers see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolView {
-    /// Its name.
-    pub name: Box<str>,
-    /// Its channels.
-    pub capacity: u32,
-    /// Channels of calls being set up.
-    pub reserved: u32,
-    /// Channels of calls answered.
-    pub held: u32,
-    /// Channels kept for services that do not use them now.
-    pub set_aside: u32,
-    /// Calls admitted since the start.
-    pub admitted: u64,
-    /// Most channels in use at a time since the start.
-    pub peak: u32,
-    /// `normal`, `near_full` or `exhausted`.
-    pub condition: &'static str,
-    /// Calls refused since the condition began.
-    pub refused_now: u64,
-}
-
-impl PoolView {
-    /// Channels in use.
-    pub fn in_use(&self) -> u32 {
-        self.reserved + self.held
-    }
-}
-
-/// A service as readers see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceView {
-    /// Its name.
-    pub name: Box<str>,
-    /// Calls in progress.
-    pub calls: u32,
-    /// Calls admitted since the start.
-    pub admitted: u64,
-    /// Calls refused since the start.
-    pub refused: u64,
-    /// What it lacks of licences.
-    pub lacks: Option<Box<str>>,
-}
-
-/// A trunk as readers see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrunkView {
-    /// Its name.
-    pub name: Box<str>,
-    /// Calls in progress.
-    pub calls: u32,
-    /// Most calls at a time.
-    pub max_calls: Option<u32>,
-}
-
-/// Everything readers see, taken at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct View {
-    /// Pools, in order of [`PoolId`].
-    pub pools: Vec<PoolView>,
-    /// Services, in order of [`ServiceId`].
-    pub services: Vec<ServiceView>,
-    /// Trunks, in order of [`TrunkId`].
-    pub trunks: Vec<TrunkView>,
-    /// Calls in progress.
-    pub calls: u32,
 }
 
 /// What an INVITE asks the gate for.
@@ -259,6 +198,7 @@ impl Gate {
                     set_aside: 0,
                     admitted: 0,
                     peak: 0,
+                    lent: 0,
                     watch: PoolWatch::default(),
                     refused: conditions::Refused::default(),
                 }),
@@ -328,9 +268,21 @@ impl Gate {
 
     /// The decision: all a call needs, or the first rung of the ladder that refuses it.
     pub fn admit(&self, now: Instant, ask: Ask, events: &mut Vec<Event>) -> Result<Channel, Refusal> {
+        self.admit_or_borrow(now, ask, &[], events)
+    }
+
+    /// The same; a service whose pool is full takes a channel of the first of `lenders` that has one nobody of it has set aside.
+    /// It is given back where it came from.
+    pub fn admit_or_borrow(
+        &self,
+        now: Instant,
+        ask: Ask,
+        lenders: &[PoolId],
+        events: &mut Vec<Event>,
+    ) -> Result<Channel, Refusal> {
         let mut state = self.lock();
-        let pool_id = match state.check(ask) {
-            Ok(pool) => pool,
+        let (pool_id, is_lent) = match state.check_or_borrow(ask, lenders) {
+            Ok(found) => found,
             Err(refusal) => {
                 if refusal.takes_plan() {
                     state.services[usize::from(ask.service.0)].refused += 1;
@@ -359,11 +311,12 @@ impl Gate {
         service.admitted += 1;
         channel.service = Some(ask.service);
         if let Some(id) = pool_id {
-            let was_set_aside = service.channels < service.settings.reserve;
-            service.channels += 1;
-            channel.pool = Some(id);
+            let was_set_aside = !is_lent && service.channels < service.settings.reserve;
+            service.channels += u32::from(!is_lent);
+            (channel.pool, channel.is_lent) = (Some(id), is_lent);
             let pool = &mut state.pools[usize::from(id.0)];
             pool.set_aside -= u32::from(was_set_aside);
+            pool.lent += u32::from(is_lent);
             pool.reserved += 1;
             pool.admitted += 1;
             pool.peak = pool.peak.max(pool.in_use());
@@ -380,9 +333,9 @@ impl Gate {
         Ok(state.enter_trunk(trunk, !is_known))
     }
 
-    /// What [`Gate::admit`] would say now, changing nothing.
-    pub fn would_admit(&self, ask: Ask) -> Result<Option<PoolId>, Refusal> {
-        self.lock().check(ask)
+    /// What [`Gate::admit_or_borrow`] would say now, changing nothing: the pool, and whether that lends the channel.
+    pub fn would_admit(&self, ask: Ask, lenders: &[PoolId]) -> Result<(Option<PoolId>, bool), Refusal> {
+        self.lock().check_or_borrow(ask, lenders)
     }
 
     /// The call was answered: its channel is held.
@@ -427,49 +380,6 @@ impl Gate {
         channel.armed = false;
     }
 
-    /// Everything, at one moment.
-    pub fn view(&self) -> View {
-        let state = self.lock();
-        View {
-            pools: state
-                .pools
-                .iter()
-                .map(|pool| PoolView {
-                    name: pool.settings.name.clone(),
-                    capacity: pool.settings.capacity,
-                    reserved: pool.reserved,
-                    held: pool.held,
-                    set_aside: pool.set_aside,
-                    admitted: pool.admitted,
-                    peak: pool.peak,
-                    condition: pool.watch.condition().0,
-                    refused_now: pool.watch.condition().1,
-                })
-                .collect(),
-            services: state
-                .services
-                .iter()
-                .map(|service| ServiceView {
-                    name: service.settings.name.clone(),
-                    calls: service.calls,
-                    admitted: service.admitted,
-                    refused: service.refused,
-                    lacks: service.unlicensed.as_ref().map(|unlicensed| unlicensed.lack.clone()),
-                })
-                .collect(),
-            trunks: state
-                .trunks
-                .iter()
-                .map(|trunk| TrunkView {
-                    name: trunk.settings.name.clone(),
-                    calls: trunk.calls,
-                    max_calls: trunk.settings.max_calls,
-                })
-                .collect(),
-            calls: state.calls,
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is complete before the next thing that can panic, so the books are right even then.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -479,6 +389,30 @@ impl Gate {
 impl State {
     /// The ladder from the trunk on. `Ok` names the pool a channel is taken from.
     fn check(&self, ask: Ask) -> Result<Option<PoolId>, Refusal> {
+        self.check_service(ask)?;
+        let service = &self.services[usize::from(ask.service.0)];
+        let Some(id) = service.pool else { return Ok(None) };
+        let pool = &self.pools[usize::from(id.0)];
+        let needed = if service.channels < service.settings.reserve { 1 } else { 1 + pool.set_aside };
+        if pool.free() < needed { Err(Refusal::PoolFull) } else { Ok(Some(id)) }
+    }
+
+    fn check_or_borrow(&self, ask: Ask, lenders: &[PoolId]) -> Result<(Option<PoolId>, bool), Refusal> {
+        match self.check(ask) {
+            Ok(pool) => Ok((pool, false)),
+            Err(Refusal::PoolFull) => {
+                let has_one = |id: &&PoolId| {
+                    let pool = &self.pools[usize::from(id.0)];
+                    pool.free() > pool.set_aside
+                };
+                lenders.iter().find(has_one).map(|id| (Some(*id), true)).ok_or(Refusal::PoolFull)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The part of it that has nothing to do with a pool.
+    fn check_service(&self, ask: Ask) -> Result<(), Refusal> {
         self.check_trunk(ask.trunk, ask.is_known)?;
         let service = &self.services[usize::from(ask.service.0)];
         if service.unlicensed.is_some() {
@@ -487,11 +421,7 @@ impl State {
         if service.settings.limit.is_some_and(|limit| service.calls >= limit) {
             return Err(Refusal::ServiceFull);
         }
-        let Some(id) = service.pool else { return Ok(None) };
-        let pool = &self.pools[usize::from(id.0)];
-        let free = pool.settings.capacity.saturating_sub(pool.in_use());
-        let needed = if service.channels < service.settings.reserve { 1 } else { 1 + pool.set_aside };
-        if free < needed { Err(Refusal::PoolFull) } else { Ok(Some(id)) }
+        Ok(())
     }
 
     fn check_trunk(&self, trunk: TrunkId, is_known: bool) -> Result<(), Refusal> {
@@ -511,7 +441,7 @@ impl State {
     fn enter_trunk(&mut self, trunk: TrunkId, in_trunk: bool) -> Channel {
         self.calls += u32::from(in_trunk);
         self.trunks[usize::from(trunk.0)].calls += u32::from(in_trunk);
-        Channel { trunk, service: None, pool: None, in_trunk, held: false, armed: true }
+        Channel { trunk, service: None, pool: None, in_trunk, held: false, is_lent: false, armed: true }
     }
 
     fn leave_pool(&mut self, now: Instant, channel: &mut Channel, events: &mut Vec<Event>) {
@@ -521,8 +451,10 @@ impl State {
         assert!(service.calls > 0, "I2: a call left its service twice");
         service.calls -= 1;
         let Some(pool_id) = pool_id else { return };
-        // After a reload to another pool the service no longer counts the channels of the old one.
-        let counted = service.pool == Some(pool_id) && service.channels > 0;
+        // After a reload to another pool the service no longer counts the channels of the old one. What it borrowed it never
+        // counted.
+        let is_lent = std::mem::take(&mut channel.is_lent);
+        let counted = service.pool == Some(pool_id) && service.channels > 0 && !is_lent;
         let mut set_aside = 0;
         if counted {
             service.channels -= 1;
@@ -532,6 +464,7 @@ impl State {
         let count = if channel.held { &mut pool.held } else { &mut pool.reserved };
         assert!(*count > 0, "I2: a channel was released twice");
         *count -= 1;
+        pool.lent -= u32::from(is_lent);
         pool.set_aside += set_aside;
         channel.held = false;
         pool.look(now, false, events);

@@ -50,7 +50,9 @@ impl Proxy {
         let holds = |proxy: &Self, pool: PoolId| {
             known.and_then(|key| proxy.calls.get(key)).is_some_and(|call| call.holds(pool))
         };
-        let has = pool.filter(|pool| holds(self, *pool));
+        // A copy of a call that borrowed has its channel, too.
+        let lenders = router.lenders(service);
+        let has = pool.into_iter().chain(lenders.iter().copied()).find(|pool| holds(self, *pool));
         let settings = &router.config.services[service];
         let mut plan = Box::new(Plan {
             router: Arc::clone(router),
@@ -72,20 +74,24 @@ impl Proxy {
             let ask =
                 Ask { trunk: router.trunk_id(trunk), service: router.service_id(service), is_known: known.is_some() };
             // A call that replaces one on this pool takes over its channel: none is needed.
-            replaces = pool.filter(|_| known.is_none()).and_then(|pool| self.replaced(incoming.message, pool));
+            let pools = pool.into_iter().chain(lenders.iter().copied());
+            replaces = pools.filter(|_| known.is_none()).find_map(|pool| self.replaced(incoming.message, pool));
             let mut decision = match replaces {
                 Some(_) => self.gate.admit_to_trunk(ask.trunk, false),
-                None => self.gate.admit(now, ask, &mut self.events),
+                None => self.gate.admit_or_borrow(now, ask, lenders, &mut self.events),
             };
             // A call that gives no sign of life gives way to one that does.
             if let (Err(Refusal::PoolFull), Some(pool)) = (&decision, pool)
                 && self.reclaim(now, pool, ask.service)
             {
-                decision = self.gate.admit(now, ask, &mut self.events);
+                decision = self.gate.admit_or_borrow(now, ask, lenders, &mut self.events);
             }
             match decision {
                 Ok(admitted) => {
                     plan.uses = admitted.pool();
+                    if let Some(step) = settings.overflow.first().filter(|_| admitted.is_lent()) {
+                        self.overflow_count(ask.service, step);
+                    }
                     channel = Some(admitted);
                 }
                 Err(refusal) => {
@@ -98,7 +104,9 @@ impl Proxy {
                     plan.refusal = Some(refusal);
                     plan.tried = u64::MAX;
                     // A call that overflows still takes a place in its trunk, if it goes anywhere at all.
-                    let goes_on = matches!(settings.plan(Some(refusal)).first(), Some(Step::Route { .. }));
+                    let mut steps = settings.plan(Some(refusal)).iter();
+                    let first = steps.find(|step| !matches!(step, Step::Borrow { .. }));
+                    let goes_on = matches!(first, Some(Step::Route { .. }));
                     if goes_on && known.is_none() {
                         match self.gate.admit_to_trunk(ask.trunk, false) {
                             Ok(admitted) => channel = Some(admitted),
@@ -326,8 +334,16 @@ impl Proxy {
                 return self.answer_best(now, server, plan.best.take());
             };
             plan.next_step += 1;
-            self.overflow_count(router.service_id(plan.service), step);
+            if !matches!(step, Step::Borrow { .. }) {
+                self.overflow_count(router.service_id(plan.service), step);
+            }
             match step {
+                Step::Borrow { .. } => {
+                    // It was tried when the call came.
+                    if let Some(transaction) = self.transactions.server_mut(server) {
+                        transaction.context.plan = Some(plan);
+                    }
+                }
                 Step::Route { target, user } => {
                     (plan.target, plan.tried, plan.user) = (*target, 0, user.clone());
                     let slot = self.calls.get(call).map(|call| call.slot);

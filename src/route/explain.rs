@@ -59,7 +59,17 @@ pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Optio
         steps.push("the service takes no channel".into());
     }
     let ask = Ask { trunk: router.trunk_id(at), service: router.service_id(at_service), is_known: false };
-    let Err(refusal) = gate.would_admit(ask) else {
+    let refusal = match gate.would_admit(ask, router.lenders(at_service)) {
+        Err(refusal) => Some(refusal),
+        Ok((pool, is_lent)) => {
+            let lender = pool.filter(|_| is_lent).map(|id| &view.pools[usize::from(id.0)].name);
+            if let Some(lender) = lender {
+                steps.push(format!("no channel: {}; one of {lender} is borrowed", Refusal::PoolFull));
+            }
+            None
+        }
+    };
+    let Some(refusal) = refusal else {
         let target = &config.targets[service.target];
         let uris: Vec<&str> = target.uris.iter().map(|uri| &*uri.host_port).collect();
         steps.push(format!("admitted: to target {} ({})", target.name, uris.join(", then ")));
@@ -92,6 +102,7 @@ fn plan(router: &Router, service: usize, refusal: Option<Refusal>) -> String {
                     None => format!("route to {}", target.name),
                 }
             }
+            Step::Borrow { pool } => format!("borrow a channel of {}", router.config.pools[*pool].settings.name),
             Step::Redirect { lines } => format!("redirect (302, {})", lines.trim_end().replace("\r\n", ", ")),
             Step::Reject { status, reason, .. } => match reason {
                 Some(reason) => format!("reject {status} ({reason})"),
@@ -99,8 +110,6 @@ fn plan(router: &Router, service: usize, refusal: Option<Refusal>) -> String {
             },
         })
         .collect();
-    if service.overflow_is_default && steps == service.overflow {
-        return "reject 486 (the default)".into();
-    }
-    words.join(", then ")
+    let is_default = service.overflow_is_default && steps == service.overflow;
+    words.join(", then ") + if is_default { " (the default)" } else { "" }
 }

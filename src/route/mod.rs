@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub use explain::{Explanation, explain};
 pub use places::{Found, Names, Place, Question};
 
-use crate::config::{Config, Pattern, Trunk};
+use crate::config::{Config, Pattern, Step, Trunk};
 use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Gate, PoolId, ServiceId, TrunkId};
 use crate::sip::{Host, Scheme, Transport, Uri, Via};
@@ -25,6 +25,7 @@ pub struct Router {
     trunk_ids: Vec<TrunkId>,
     service_ids: Vec<ServiceId>,
     pool_ids: Vec<Option<PoolId>>,
+    lenders: Vec<Box<[PoolId]>>,
     exact: HashMap<Box<[u8]>, Vec<u16>, foldhash::fast::RandomState>,
     prefixes: HashMap<Box<[u8]>, Vec<u16>, foldhash::fast::RandomState>,
     /// Lengths of prefixes in use, longest first.
@@ -98,6 +99,17 @@ impl Router {
                 .services
                 .iter()
                 .map(|service| service.pool.as_ref().map(|pool| gate.pool(pool).expect(placed)))
+                .collect(),
+            lenders: config
+                .services
+                .iter()
+                .map(|service| {
+                    let pools = service.overflow.iter().filter_map(|step| match step {
+                        Step::Borrow { pool } => gate.pool(&config.pools[*pool].settings.name),
+                        Step::Route { .. } | Step::Redirect { .. } | Step::Reject { .. } => None,
+                    });
+                    pools.collect()
+                })
                 .collect(),
             exact,
             prefixes,
@@ -193,6 +205,11 @@ impl Router {
     /// The place in the gate of a service's pool.
     pub fn pool_id(&self, service: usize) -> Option<PoolId> {
         self.pool_ids[service]
+    }
+
+    /// The pools a service borrows from, in the order of its plan.
+    pub fn lenders(&self, service: usize) -> &[PoolId] {
+        &self.lenders[service]
     }
 
     /// The service a number calls over a trunk: an exact number before a prefix, a longer prefix before a shorter, and

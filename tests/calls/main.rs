@@ -7,6 +7,7 @@
 mod world;
 
 mod basic;
+mod borrow;
 mod cancel;
 mod counting;
 mod dialogs;

@@ -266,3 +266,30 @@ fn check_names_a_certificate_that_cannot_be_used() {
     assert_eq!(out.status.code(), Some(3), "{said}");
     assert!(said.contains("listen[0].certificate: /etc/sipweir/gate.pem") && said.contains("tls.ca"), "{said}");
 }
+
+#[test]
+fn check_names_every_way_to_borrow_wrongly_and_explain_says_where_a_channel_comes_from() {
+    let gate = Gate::start_with(|ports, _| {
+        let spare = "[[pool]]\nname = \"spare\"\nchannels = 1\n";
+        config(0, ports, "overflow = [{ borrow = \"spare\" }, { route = \"voicemail\" }]") + spare
+    });
+    let output = gate.sipweir(&["explain", "carrier", "100"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("one of spare is borrowed") && text.contains("admitted: to target pbx"), "{text}");
+    assert!(text.contains("borrow a channel of spare, then route to voicemail"), "{text}");
+    assert_eq!(gate.stop(), 0);
+    let folder = Folder::new();
+    for (plan, problem) in [
+        ("overflow = [{ borrow = \"nobody\" }]", "is no pool"),
+        ("overflow = [{ borrow = \"ivr\" }]", "its own pool"),
+        ("overflow = [{ route = \"voicemail\" }, { borrow = \"spare\" }]", "comes too late"),
+        ("overflow = [{ borrow = \"spare\" }, { borrow = \"spare\" }]", "is in the plan already"),
+        ("unlicensed = [{ borrow = \"spare\" }]", "what has no licence borrows no channel"),
+    ] {
+        let spare = "[[pool]]\nname = \"spare\"\nchannels = 1\n";
+        let path = folder.write("wrong.toml", &(config(1, [5060, 8060, 5080, 5090], plan) + spare));
+        let output = run(&["check", "--config", path.to_str().expect("UTF-8")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(problem), "{plan}: {said}");
+    }
+}

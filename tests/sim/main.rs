@@ -15,15 +15,9 @@ use world::*;
 /// The reference model: what must hold of the counts, told from the table of calls alone.
 fn check(world: &World) {
     check_counts(world);
-    let view = world.view();
-    if view.pools.len() == 1 {
-        let answered = |slot: &sipweir::pool::Slot| slot.pool.is_some() && slot.answered;
-        assert_eq!(
-            world.slots.list(usize::MAX, answered).len(),
-            view.pools[0].held as usize,
-            "held are those answered"
-        );
-    }
+    let answered = |slot: &sipweir::pool::Slot| slot.pool.is_some() && slot.answered;
+    let held: u32 = world.view().pools.iter().map(|pool| pool.held).sum();
+    assert_eq!(world.slots.list(usize::MAX, answered).len(), held as usize, "held are those answered");
 }
 
 fn check_counts(world: &World) {
@@ -49,14 +43,11 @@ fn check_counts(world: &World) {
 /// counted here, and never more of them than there are channels.
 fn check_against_the_pbx(world: &World) {
     check(world);
-    let (busy, pool) = (world.busy() as u32, &world.view().pools[0]);
-    assert!(
-        busy <= pool.in_use(),
-        "the PBX has {busy} calls, the gate counts {}:\n{}",
-        pool.in_use(),
-        world.story_of_the_busy()
-    );
-    assert!(busy <= pool.capacity, "the PBX has {busy} calls of {}", pool.capacity);
+    let (busy, view) = (world.busy() as u32, world.view());
+    let in_use: u32 = view.pools.iter().map(|pool| pool.in_use()).sum();
+    let capacity: u32 = view.pools.iter().map(|pool| pool.capacity).sum();
+    assert!(busy <= in_use, "the PBX has {busy} calls, the gate counts {in_use}:\n{}", world.story_of_the_busy());
+    assert!(busy <= capacity, "the PBX has {busy} calls of {capacity}");
 }
 
 /// One seed. `lossy` runs may lose any datagram; the PBX may then hold a call longer than the gate waits for it.
@@ -64,12 +55,16 @@ fn run(seed: u64) {
     let mut random = Random(seed);
     let lossy = seed.is_multiple_of(2);
     let capacity = 1 + random.below(6) as u32;
-    let plan =
-        ["", "overflow = [{ route = \"voicemail\" }, { reject = 486 }]", "overflow = [{ redirect = \"sip:x@y\" }]"]
-            [random.below(3) as usize];
+    let plan = [
+        "",
+        "overflow = [{ route = \"voicemail\" }, { reject = 486 }]",
+        "overflow = [{ redirect = \"sip:x@y\" }]",
+        "overflow = [{ borrow = \"spare\" }, { route = \"voicemail\" }]",
+    ][random.below(4) as usize];
+    let spare = format!("[[pool]]\nname = \"spare\"\nchannels = {}\n", random.below(3));
     let target = if random.below(2) == 0 { "pbx" } else { "pair" };
     let keys = menu(plan).replace("\"pbx\"\n", &format!("\"{target}\"\n"));
-    let text = config(capacity, &format!("{keys}longest_call_s = 900\n"));
+    let text = config(capacity, &format!("{keys}longest_call_s = 900\n{spare}"));
     let mut world = World::seeded(&text, seed);
     world.refuses_copies = true;
     world.check = Some(if lossy || target == "pair" { check } else { check_against_the_pbx });
@@ -153,7 +148,8 @@ fn run(seed: u64) {
     }
     world.run_for(1_000_000);
     let view = world.view();
-    assert_eq!((view.calls, view.pools[0].in_use()), (0, 0), "seed {seed}: {:?}", world.slots.list(10, |_| true));
+    let used: u32 = view.pools.iter().map(|pool| pool.in_use() + pool.lent).sum();
+    assert_eq!((view.calls, used), (0, 0), "seed {seed}: {:?}", world.slots.list(10, |_| true));
     assert!(world.slots.is_empty());
     assert!(world.proxy.is_idle(), "seed {seed}: {:?}", world.proxy.load());
     // One final answer to each INVITE, copies aside, unless it was lost with the caller's patience.
