@@ -188,6 +188,7 @@ static NOTHING_RARE: Rare = Rare {
 #[derive(Clone, Debug)]
 pub(super) struct Early {
     text: Arc<[u8]>,
+    caller_at: u16,
     number_at: u16,
     contact_at: u16,
 }
@@ -210,13 +211,16 @@ impl Early {
         let number_at = call_id.len() + caller.len();
         let contact_at = (number_at + number.len()) as u16;
         let text = joined(scratch, &[call_id, caller, number, contact]);
-        Self { text, number_at: number_at as u16, contact_at }
+        Self { text, caller_at: call_id.len() as u16, number_at: number_at as u16, contact_at }
     }
 
-    pub(super) fn caption(&self, call_id: usize) -> Caption {
-        let (number, contact) = (usize::from(self.number_at), usize::from(self.contact_at));
-        let call_id = call_id.min(PART_MAX);
-        Caption::new(Arc::clone(&self.text), [0..call_id, call_id..number, number..contact])
+    pub(super) fn caption(&self) -> Caption {
+        let [caller, number, contact] = [self.caller_at, self.number_at, self.contact_at].map(usize::from);
+        Caption::new(Arc::clone(&self.text), [0..caller, caller..number, number..contact])
+    }
+
+    pub(super) fn caller(&self) -> &[u8] {
+        &self.text[usize::from(self.caller_at)..usize::from(self.number_at)]
     }
 
     pub(super) fn number(&self) -> &[u8] {

@@ -192,10 +192,12 @@ impl Proxy {
         // other side is, and need ask nobody.
         let is_self = router.is_self(&uri);
         if uri.socket_addr().is_none() || is_self {
-            // What must be secure goes by nothing else (RFC 3261 §26.2.2), wherever its other side was heard.
+            // What must be secure goes by nothing else (RFC 3261 §26.2.2), wherever its other side was heard. But for what
+            // ends a call or acknowledges it: it says nothing that the other side does not have already.
+            let may_go_open = matches!(incoming.method, Method::Bye | Method::Ack);
             let is_secure = |peer: &Hop| router.transport(peer.listener).is_secure();
             return match peer {
-                Some(peer) if is_sips(hop) && !is_secure(&peer) => Some(Way::Nowhere),
+                Some(peer) if is_sips(hop) && !may_go_open && !is_secure(&peer) => Some(Way::Nowhere),
                 Some(peer) => Some(Way::Go(changes, peer)),
                 None if is_self => None,
                 None => Some(Way::Name(changes, Question::of_uri(&uri)?)),

@@ -303,7 +303,10 @@ impl Proxy {
                     if timer != timer::Timer::E || !self.transactions.sends_once(key) {
                         self.client_event(now, key, transaction::Event::Fired(timer));
                     }
-                    if timer == timer::Timer::E && self.transactions.is_slow(key) {
+                    // That of a CANCEL says nothing of the INVITE.
+                    let is_cancel = |attempt: &Attempt| !attempt.cancels.is_none();
+                    let is_own = self.transactions.client(key).is_some_and(|client| !is_cancel(&client.context));
+                    if timer == timer::Timer::E && is_own && self.transactions.is_slow(key) {
                         // RFC 4320 §4.1: a 100, once timer E has come to T2.
                         let server = self.transactions.client(key).map_or(Key::NONE, |client| client.context.server);
                         self.say_trying(now, server);

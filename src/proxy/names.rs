@@ -240,6 +240,13 @@ impl Proxy {
 
     /// A parked request goes on: its name was found, or was not.
     fn resume(&mut self, now: Instant, server: Key) {
+        // What is at hand now, an answer perhaps, came over somebody else's connection.
+        let certified = self.certified.take();
+        self.go_on(now, server);
+        self.certified = certified;
+    }
+
+    fn go_on(&mut self, now: Instant, server: Key) {
         let Some(transaction) = self.transactions.server(server) else { return };
         if transaction.state.is_final() {
             return;
@@ -268,16 +275,9 @@ impl Proxy {
             }
             Way::Nowhere => return self.answer(now, server, 502, b""),
         };
-        let Some(hop) = hops.first().copied() else {
+        if hops.is_empty() {
             self.counters.drop(crate::metrics::Drop::Unresolved);
             return self.answer(now, server, 502, super::request::warning(super::request::NO_WAY).as_bytes());
-        };
-        if role != Role::Opening
-            && found.to_tag.is_some()
-            && !may_relay
-            && !self.may_pass(&router, &incoming, hop.address)
-        {
-            return self.answer(now, server, 403, b"");
         }
         let cookie = (!call.is_none()).then(|| Cookie::new(&self.secret, call));
         changes.record_route = (method.is_dialog_forming() && found.to_tag.is_none()).then_some(cookie);
@@ -290,6 +290,14 @@ impl Proxy {
         let Some(hop) = tried.and_then(|tried| hops.get(tried)).copied() else {
             return self.answer(now, server, 480, b"");
         };
+        // Of each address: a name may lead to one we know first and to any other then.
+        if role != Role::Opening
+            && found.to_tag.is_some()
+            && !may_relay
+            && !self.may_pass(&router, &incoming, hop.address)
+        {
+            return self.answer(now, server, 403, b"");
+        }
         let more = hops.len() > tried.unwrap_or(0) + 1;
         let silence = (more && method == Method::Invite).then(|| Duration::from_secs(5));
         self.send_attempt(now, &router, &message, &found, server, hop, silence, &changes);

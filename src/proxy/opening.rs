@@ -186,7 +186,7 @@ impl Proxy {
         let contact = message.value(HeaderName::Contact).and_then(NameAddr::parse);
         let contact = contact.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
         let early = Early::new(&mut self.scratch, found.call_id, caller, number, contact);
-        let caption = early.caption(found.call_id.len());
+        let caption = early.caption();
         let reply = self.router.reply(origin.1, origin.0, &found.via);
         let names = (id, incoming.from_tag, found.cseq.number);
         let call = Call::new(names, channel, now, (longest, ask_s), early, reply);

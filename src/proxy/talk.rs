@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::call::{Call, PART_MAX, joined};
+use super::call::{Call, Early, PART_MAX, joined};
 use super::{Attempt, Proxy, Role, env, forward};
 use crate::metrics::EndReason;
 use crate::outbox::Hop;
@@ -64,12 +64,13 @@ pub(super) struct Talk {
     pub(super) next: Option<Box<Self>>,
 }
 
-/// Parts of a [`Talk`], in their order: Call-ID, From, To, the called number, then each side's
-/// Contact and Route set. What the slot shows comes first, where it stays when a side moves.
+/// Parts of a [`Talk`], in their order: Call-ID, From, To, what the slot shows besides (the
+/// caller's URI, when the answer's From says another; the called number), then each side's Contact and Route set. What the
+/// slot shows comes first, where it stays when a side moves.
 const CALL_ID: usize = 0;
 const FROM: usize = 1;
 const TO: usize = 2;
-const NUMBER: usize = 3;
+const SHOWN: usize = 3;
 const CONTACT: [usize; 2] = [4, 5];
 const ROUTES: [usize; 2] = [6, 7];
 
@@ -79,7 +80,7 @@ impl Talk {
         scratch: &mut Vec<u8>,
         router: &Router,
         answer: &Message<'_>,
-        (number, contact): (&[u8], &[u8]),
+        (early, contact): (Option<&Early>, &[u8]),
         cseq: [u32; 2],
         tag: u32,
     ) -> Option<Box<Self>> {
@@ -99,12 +100,16 @@ impl Talk {
             }
         }
         above.reverse();
+        let from = NameAddr::parse(value(HeaderName::From));
+        let is_other = |early: &&Early| from.as_ref().is_none_or(|from| from.uri_bytes() != early.caller());
+        let caller = early.filter(is_other).map(Early::caller).unwrap_or_default();
+        let shown = [caller, early.map(Early::number).unwrap_or_default()].concat();
         let (to_caller, to_callee) = (below.join(&b", "[..]), above.join(&b", "[..]));
         let parts = [
             value(HeaderName::CallId),
             value(HeaderName::From),
             value(HeaderName::To),
-            number,
+            &shown,
             contact,
             callee.as_ref().map(NameAddr::uri_bytes).unwrap_or_default(),
             &to_caller,
@@ -134,12 +139,17 @@ impl Talk {
         &self.text[self.place(at)]
     }
 
-    /// What a slot shows of it.
-    fn caption(&self) -> Caption {
-        let from = self.place(FROM);
-        let caller = NameAddr::parse(self.part(FROM)).map(|it| it.uri_place()).unwrap_or_default();
-        let caller = from.start + caller.start..from.start + caller.end;
-        Caption::new(Arc::clone(&self.text), [self.place(CALL_ID), caller, self.place(NUMBER)])
+    /// What a slot shows of it: what the INVITE said.
+    fn caption(&self, early: &Early) -> Caption {
+        let (from, shown) = (self.place(FROM), self.place(SHOWN));
+        let number = shown.end - early.number().len()..shown.end;
+        let caller = if number.start > shown.start {
+            shown.start..number.start
+        } else {
+            let caller = NameAddr::parse(self.part(FROM)).map(|it| it.uri_place()).unwrap_or_default();
+            from.start + caller.start..from.start + caller.end
+        };
+        Caption::new(Arc::clone(&self.text), [self.place(CALL_ID), caller, number])
     }
 
     /// That side sent a request with this CSeq.
@@ -182,16 +192,13 @@ impl Proxy {
             return false;
         }
         // Kept once: from the first dialog on it is there.
-        let (number, contact) = match (&call.talk, &call.early) {
-            (Some(talk), _) => (&b""[..], talk.part(CONTACT[Side::Caller as usize])),
-            (None, Some(early)) => (early.number(), early.contact()),
-            (None, None) => (&b""[..], &b""[..]),
-        };
-        let Some(mut talk) = Talk::new(&mut self.scratch, &router, answer, (number, contact), call.cseqs, tag) else {
-            return false;
-        };
-        if call.early.take().is_some() {
-            let caption = talk.caption();
+        let early = call.early.as_ref();
+        let known = call.talk.as_ref().map(|talk| talk.part(CONTACT[Side::Caller as usize]));
+        let contact = known.or_else(|| early.map(Early::contact)).unwrap_or_default();
+        let talk = Talk::new(&mut self.scratch, &router, answer, (early, contact), call.cseqs, tag);
+        let Some(mut talk) = talk else { return false };
+        if let Some(early) = call.early.take() {
+            let caption = talk.caption(&early);
             self.slots.update(call.slot, |slot| *slot.caption_mut() = caption);
         }
         talk.next = call.talk.take();

@@ -184,8 +184,7 @@ impl Proxy {
 
 /// The target that has this address.
 fn target_of(router: &Router, address: SocketAddr) -> Option<&Target> {
-    let has_it = |at: &usize| router.places(*at).iter().any(|place| place.address.ip() == address.ip());
-    let found = (0..router.config.targets.len()).find(has_it)?;
+    let found = (0..router.config.targets.len()).find(|at| router.is_at(*at, address.ip()))?;
     Some(&router.config.targets[found])
 }
 

@@ -32,6 +32,7 @@ pub struct Router {
     prefix_lengths: Vec<usize>,
     lines: Vec<ListenerLines>,
     /// Of each target.
+    addresses: Vec<Box<[IpAddr]>>,
     places: Vec<Vec<Place>>,
     /// Host and port of every listener, bound and advertised.
     own: Vec<(OwnHost, u16)>,
@@ -114,6 +115,7 @@ impl Router {
             exact,
             prefixes,
             prefix_lengths,
+            addresses: config.targets.iter().map(|target| places::addresses(target, names)).collect(),
             places: config.targets.iter().map(|target| places::places(target, names, &reaches)).collect(),
             lines: config
                 .listen
@@ -180,7 +182,12 @@ impl Router {
     /// Whether a target has this address.
     pub fn is_target(&self, source: IpAddr) -> bool {
         let source = source.to_canonical();
-        self.places.iter().flatten().any(|place| place.address.ip() == source)
+        self.addresses.iter().any(|of_target| of_target.contains(&source))
+    }
+
+    /// Whether that target has this address.
+    pub fn is_at(&self, target: usize, source: IpAddr) -> bool {
+        self.addresses[target].contains(&source.to_canonical())
     }
 
     /// The addresses of a target.

@@ -1,7 +1,7 @@
 //! The addresses of targets: those written, and those their names stand for (RFC 3263).
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Target, TargetUri};
 use crate::sip::{Host, Transport, Uri};
@@ -103,4 +103,11 @@ pub(super) fn places(target: &Target, names: &Names, reaches: &impl Fn(Transport
     }
     places.truncate(PLACES_MAX);
     places
+}
+
+/// Every address a target is known by, whether a listener reaches it or not: who speaks from there is the target.
+pub(super) fn addresses(target: &Target, names: &Names) -> Box<[IpAddr]> {
+    let written = target.uris.iter().filter_map(|uri| uri.address);
+    let found = target.uris.iter().filter_map(Question::of).filter_map(|question| names.get(&question)).flatten();
+    written.chain(found.map(|found| found.address)).map(|address| address.ip().to_canonical()).collect()
 }

@@ -243,7 +243,7 @@ pub(super) fn identities(certificate: &CertificateDer<'_>) -> Box<[Box<str>]> {
     let domain = |uri: &str| {
         // A URI with a user names somebody, not a domain.
         let rest = uri.get(..4).filter(|scheme| scheme.eq_ignore_ascii_case("sip:")).map(|_| &uri[4..])?;
-        let host = rest.split([';', '?', ':']).next().filter(|host| !host.contains('@'))?;
+        let host = rest.split([';', '?', ':']).next().filter(|_| !rest.contains('@'))?;
         (!host.is_empty()).then(|| host.to_ascii_lowercase().into_boxed_str())
     };
     let is_sip = |uri: &&str| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip:"));

@@ -238,3 +238,45 @@ fn a_request_that_waited_for_a_name_is_still_from_the_trunk_its_certificate_said
         assert_eq!(passed, !expected.is_empty(), "{names:?}: {sent:?}");
     }
 }
+
+#[test]
+fn a_name_that_leads_to_a_known_address_first_is_no_way_to_any_other() {
+    let mut world = World::new(&config(1, &menu("")));
+    world.run();
+    // From a trunk that may not relay, along a route of ours, within a dialog nobody here knows.
+    let text = format!(
+        "INFO sip:x@evil.example SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKevil\r\nRoute: <sip:{GATE};lr>\r\nMax-Forwards: 70\r\n\
+         From: <sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\nCall-ID: evil\r\nCSeq: 7 INFO\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.raw_unanswered(CALLER, text.as_bytes());
+    world.deaf.push(at(PBX2));
+    tell(&mut world, Answer::Found(vec![found(PBX2, 1, 0), found("203.0.113.9:5060", 2, 0)]), 60);
+    world.answer_last(PBX2, "503 Service Unavailable");
+    assert!(world.sent.iter().all(|(to, _)| *to != at("203.0.113.9:5060")), "{:?}", world.sent.last());
+    assert!(world.last_at(CALLER, "SIP/2.0 403").contains("Call-ID: evil"), "{}", world.last_at(CALLER, "SIP"));
+    // One that leads elsewhere alone goes nowhere either.
+    let text = text.replace("evil", "worse");
+    world.raw_unanswered(CALLER, text.as_bytes());
+    tell(&mut world, Answer::Found(vec![found("203.0.113.9:5060", 2, 0)]), 60);
+    assert!(world.sent.iter().all(|(to, _)| *to != at("203.0.113.9:5060")));
+}
+
+#[test]
+fn an_address_of_the_pbx_that_nobody_here_reaches_is_still_the_pbxs() {
+    let mut world = by_name("sip:pbx.example.net");
+    let text = config(9, &menu("")).replace(
+        &format!("name = \"pbx\"\nuri = [\"sip:{PBX}\"]"),
+        "name = \"pbx\"\nuri = [\"sip:pbx.example.net\"]\nreleased_by_contact = true",
+    );
+    world.reload(&text);
+    let six = Found { transport: Transport::Udp, address: at("[2001:db8::10]:5060"), priority: 1, weight: 0 };
+    tell(&mut world, Answer::Found(vec![found(PBX, 1, 0), six]), 600);
+    world.answered("100");
+    assert_eq!(world.proxy.peers(world.now).len(), 4, "the PBX' own that is reached, the pair's two, the voicemail's");
+    let moves =
+        world.in_dialog(End::Callee, 0, "INVITE").replace(&format!("<sip:x@{PBX}>"), "<sip:ivr@[2001:db8::10]>");
+    assert!(moves.contains("2001:db8"), "{moves}");
+    world.raw_unanswered(PBX, moves.as_bytes());
+    world.answer_last(CALLER, &format!("200 OK\r\nContact: <sip:caller@{CALLER}>"));
+    assert_eq!(world.in_use(), 1, "it has not gone away");
+}

@@ -72,11 +72,13 @@ fn b5_an_invite_that_comes_by_two_ways_is_one_call_and_no_482() {
 fn b5_a_bye_after_a_late_cancel_goes_along_the_route_set() {
     let mut world = World::new(&config(1, &menu("")));
     world.invite_with("100", "Record-Route: <sip:198.51.100.9;lr>\r\n");
-    world.deaf.push(at(PBX));
+    world.modes.insert(at(PBX), Mode::Ring);
     world.run();
+    world.deaf.push(at(PBX));
     let slot = world.slots.list(9, |_| true)[0].0;
     world.tell(Input::EndCall { slot });
     world.run();
+    assert!(world.sent.iter().any(|(_, text)| text.starts_with("CANCEL ")), "it rang");
     // The 200 was on its way already.
     let invite = world.sent.iter().rfind(|(_, text)| text.starts_with("INVITE ")).map(|(_, text)| text.clone());
     let invite = invite.expect("it was sent");
@@ -98,17 +100,22 @@ fn b5_a_bye_after_a_late_cancel_goes_along_the_route_set() {
 // kamailio #2081: a host that could not be resolved froze all of SIP.
 #[test]
 fn b7_a_name_nobody_answers_for_delays_no_other_call() {
-    let far = "[[target]]\nname = \"far\"\nuri = [\"sip:far.example.net\"]\n[[service]]\nname = \"far\"\nkind = \"queue\"\nnumbers = [\"200\"]\npool = \"ivr\"\ntarget = \"far\"\n";
-    let mut world = World::new(&config(5, &format!("{}{far}", menu(""))));
-    world.run();
-    let waiting = world.invite("200");
+    let relay = config(5, &menu("")).replacen("name = \"carrier\"", "name = \"carrier\"\nrelay = true", 1);
+    let mut world = World::new(&relay);
+    let text = format!(
+        "INVITE sip:b@far.example.net SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bKfar\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n\
+         To: <sip:b@far.example.net>\r\nCall-ID: far\r\nCSeq: 1 INVITE\r\nContact: <sip:a@{CALLER}>\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.raw_unanswered(CALLER, text.as_bytes());
+    assert_eq!(world.questions.len(), 1, "it waits for the name");
     let began = world.now;
     for _ in 0..4 {
         world.answered("100");
     }
-    assert!(world.now - began < Duration::from_secs(1), "nobody waits for the name service");
+    assert!(world.now - began < Duration::from_secs(1), "and nobody else does");
+    assert!(world.last_at(CALLER, "SIP/2.0 5").is_empty(), "it still waits");
     world.run_for(60_000);
-    assert!(world.final_answer(waiting) >= 480);
+    assert!(world.last_at(CALLER, "SIP/2.0 502").contains("Call-ID: far"));
     assert_eq!(world.in_use(), 4);
 }
 

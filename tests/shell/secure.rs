@@ -228,6 +228,10 @@ fn a_pbx_over_tls_must_show_a_certificate_for_its_name() {
         // 7.1: a sip: URI names the domain; a DNS name counts only where there is no such URI.
         ("pbx.example.net", vec![uri("sip:pbx.example.net")], true),
         ("host.example.net", vec![uri("sip:pbx.example.net"), dns("host.example.net")], false),
+        // A URI with a user names somebody, however it is written.
+        ("pbx.example.net", vec![uri("sip:pbx.example.net;x@users.example")], false),
+        ("pbx.example.net", vec![uri("sip:pbx.example.net:pw@users.example")], false),
+        ("pbx.example.net", vec![uri("sip:pbx.example.net?x@users.example")], false),
     ];
     for (at, (name, shown, answered)) in cases.into_iter().enumerate() {
         let files = Certificates::new(&format!("pbx-{at}"));

@@ -468,6 +468,11 @@ impl World {
 
     /// `address` answers the last request it was sent.
     pub fn answer_last(&mut self, address: &str, status: &str) {
+        self.answer_last_with(address, status, |text| text);
+    }
+
+    /// The same with an answer that was changed.
+    pub fn answer_last_with(&mut self, address: &str, status: &str, change: impl Fn(String) -> String) {
         let request = self.sent.iter().rev().find(|(to, text)| *to == at(address) && !text.starts_with("SIP/2.0"));
         let request = request.map(|(_, text)| text.clone()).expect("a request was sent");
         let names = ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Record-Route:"];
@@ -481,7 +486,7 @@ impl World {
             })
             .collect();
         let text = format!("SIP/2.0 {status}\r\n{}\r\nContent-Length: 0\r\n\r\n", kept.join("\r\n"));
-        self.raw(address, text.as_bytes());
+        self.raw(address, change(text).as_bytes());
     }
 
     fn happen(&mut self, what: What) {
