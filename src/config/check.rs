@@ -94,10 +94,15 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
     let (timers, ack_wait, longest_call) = read_timers(root, problems);
     let limits = read_limits(root, problems);
     let trunks = read_trunks(root, problems);
-    let targets = read_targets(root, problems);
+    let (mut targets, unsaid) = read_targets(root, problems);
     check_ways(problems, &targets, &listen);
     let pools = read_pools(root, problems);
     let services = read_services(root, problems, (&trunks, &targets, &pools), longest_call);
+    for service in services.iter().filter(|service| service.pool.is_some()) {
+        if unsaid.get(service.target) == Some(&true) {
+            targets[service.target].uses_channel = true;
+        }
+    }
     let licensing = read_licensing(root, problems);
     check_licensing(problems, (&licensing, &pools), &services, data_dir.is_some());
     if services.is_empty() && !problems.0.iter().any(|problem| problem.key.starts_with("service")) {

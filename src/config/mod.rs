@@ -197,6 +197,8 @@ pub struct Target {
     pub released_by: Option<Sign>,
     /// Whether a call has left it when a re-INVITE or UPDATE of it names a Contact elsewhere.
     pub released_by_contact: bool,
+    /// Whether a call that is there uses a channel: as written, else whether a service with a pool calls it.
+    pub uses_channel: bool,
     /// Whether a 3xx of it is followed here, instead of being passed to the caller.
     pub follows: bool,
     /// So many failures in a row take an address down.

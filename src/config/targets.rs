@@ -13,7 +13,8 @@ use super::file::{Problems, Section};
 use super::{Balance, Listen, Probe, Sign, Target, TargetUri};
 use crate::sip::{HeaderName, Host, Scheme, Transport, Uri};
 
-pub(super) fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<Target> {
+pub(super) fn read_targets(root: &mut Section, problems: &mut Problems) -> (Vec<Target>, Vec<bool>) {
+    let mut unsaid = Vec::new();
     let (mut targets, mut seen) = (Vec::new(), BTreeMap::new());
     let sections = sections_bounded(root, problems, "target");
     if sections.is_empty() {
@@ -56,6 +57,8 @@ pub(super) fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<T
             sign
         });
         let released_by_contact = section.flag(problems, "released_by_contact").unwrap_or(false);
+        let uses_channel = section.flag(problems, "uses_channel");
+        unsaid.push(uses_channel.is_none());
         let probe = read_probe(&mut section, problems);
         let down_after = section.number(problems, "down_after", 1..=100).unwrap_or(3) as u8;
         let up_after = section.number(problems, "up_after", 1..=100).unwrap_or(2) as u8;
@@ -72,12 +75,13 @@ pub(super) fn read_targets(root: &mut Section, problems: &mut Problems) -> Vec<T
             probe,
             released_by,
             released_by_contact,
+            uses_channel: uses_channel.unwrap_or(false),
             follows,
             down_after,
             up_after,
         });
     }
-    targets
+    (targets, unsaid)
 }
 
 /// `Name` or `Name: value`, of a header nobody else gives a meaning to here.

@@ -258,8 +258,16 @@ impl Proxy {
                     }
                     _ => plan.is_parked = false,
                 }
+                let takes_channel = hop.is_some_and(|hop| router.takes_channel(hop.address));
+                let left = plan.uses.take_if(|_| hop.is_some() && !takes_channel);
+                // Where a channel is used, nobody comes without one.
+                let is_without = takes_channel && plan.uses.is_none() && router.pool_id(plan.service).is_some();
                 transaction.context.plan = Some(plan);
-                let Some(hop) = hop else { continue };
+                let Some(hop) = hop.filter(|_| !is_without) else { continue };
+                if let Some(pool) = left {
+                    self.leave_channel(now, call, pool);
+                    self.no_heir(server);
+                }
                 let cookie = Cookie::new(&self.secret, call);
                 let session = self.plan_session(server, message);
                 let changes = Changes {
@@ -367,11 +375,10 @@ impl Proxy {
         }
     }
 
-    /// The target answered with 3xx and the call goes where it says, away from the target: its channel goes back. Says whether
-    /// there is anywhere to go.
+    /// The target answered with 3xx and the call goes where it says; its channel goes back when no channel is used there. Says
+    /// whether there is anywhere to go.
     pub(super) fn follow(&mut self, now: Instant, server: Key, message: &Message<'_>) -> bool {
         let Some(transaction) = self.transactions.server_mut(server) else { return false };
-        let call = transaction.context.call;
         let Some(plan) = &mut transaction.context.plan else { return false };
         let is_secure = Message::parse(&transaction.request).is_ok_and(|request| is_sips(request.request_uri()));
         // §8.1.3.4, §16.5: by q, 1 when not given; thousandths.
@@ -394,10 +401,6 @@ impl Proxy {
         contacts.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
         plan.contacts = contacts.into_iter().rev().map(|(_, contact)| contact).collect();
         (plan.tried, plan.again) = (u64::MAX, None);
-        if let Some(pool) = plan.uses.take() {
-            self.leave_channel(now, call, pool);
-        }
-        self.no_heir(server);
         self.advance(now, server);
         true
     }

@@ -67,7 +67,7 @@ impl Proxy {
         let contact = request.value(HeaderName::Contact).and_then(NameAddr::parse).and_then(|contact| contact.uri());
         // A name may be anybody's, the PBX' own too: only an address says for certain that it is another.
         let address = contact.and_then(|uri| uri.socket_addr());
-        let is_away = address.is_some_and(|address| !router.is_target(address.ip()));
+        let is_away = address.is_some_and(|address| !router.takes_channel(address));
         if is_away {
             self.release_channels(now, key);
         }

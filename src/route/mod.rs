@@ -185,6 +185,16 @@ impl Router {
         self.addresses.iter().any(|of_target| of_target.contains(&source))
     }
 
+    /// Whether a call at this address uses a channel: it is a target's that does, and not exactly where one is that does not.
+    pub fn takes_channel(&self, address: SocketAddr) -> bool {
+        let those = |uses: bool| {
+            let all = self.config.targets.iter().enumerate();
+            all.filter(move |(_, target)| target.uses_channel == uses).map(|(at, _)| at)
+        };
+        let is_there = |at: usize| self.places[at].iter().any(|place| place.address == address);
+        those(true).any(is_there) || (!those(false).any(is_there) && those(true).any(|at| self.is_at(at, address.ip())))
+    }
+
     /// Whether that target has this address.
     pub fn is_at(&self, target: usize, source: IpAddr) -> bool {
         self.addresses[target].contains(&source.to_canonical())

@@ -255,6 +255,50 @@ fn a_redirection_by_the_pbx_frees_the_channel_whoever_follows_it() {
 }
 
 #[test]
+fn a_redirection_to_where_channels_are_used_keeps_the_channel_and_nobody_comes_there_without_one() {
+    let redirected = |keys: &str, contacts: &str| {
+        let mut world = World::new(&text_with(&format!("redirects = \"follow\"\n{keys}")));
+        world.deaf.push(at(PBX));
+        let caller = world.invite("100");
+        world.run();
+        world.deaf = vec![at("10.0.0.10:5099")];
+        world.answer_last(PBX, &format!("302 Moved Temporarily\r\nContact: {contacts}"));
+        (world, caller)
+    };
+    // Another queue of the same PBX.
+    let (mut world, caller) = redirected("", &format!("<sip:queue7@{PBX}>"));
+    assert!(world.callers[caller].up && world.last_at(PBX, "INVITE ").starts_with("INVITE sip:queue7@"));
+    assert_eq!((world.in_use(), world.view().calls), (1, 1));
+    let refused = world.invite("100");
+    world.run();
+    assert_eq!(world.final_answer(refused), 486, "the pool is full");
+    world.hang_up(End::Caller, caller);
+    world.run();
+    assert_eq!(world.in_use(), 0);
+    // The same host at another port is the same PBX; a voicemail that is written down is not.
+    let (world, _) = redirected("", "<sip:queue7@10.0.0.10:5099>");
+    assert_eq!(world.in_use(), 1);
+    // Where the operator says so, nothing there uses a channel.
+    let (world, caller) = redirected("uses_channel = false", &format!("<sip:announcement@{PBX}>"));
+    assert_eq!((world.callers[caller].up, world.in_use(), world.view().calls), (true, 0, 1));
+    // Away first, which fails, then back: the channel is gone by then.
+    let (mut world, caller) = {
+        let mut world = World::new(&text_with("redirects = \"follow\""));
+        world.deaf.push(at(PBX));
+        world.modes.insert(at(VOICEMAIL), Mode::Refuse(503));
+        let caller = world.invite("100");
+        world.run();
+        world.deaf.clear();
+        world.answer_last(PBX, &format!("302 Moved Temporarily\r\nContact: <sip:a@{VOICEMAIL}>, <sip:queue7@{PBX}>"));
+        (world, caller)
+    };
+    assert_eq!((world.reached(VOICEMAIL, "INVITE"), world.in_use()), (1, 0));
+    assert!(!world.callers[caller].up && world.sent.iter().all(|(_, text)| !text.starts_with("INVITE sip:queue7@")));
+    world.run_for(40_000);
+    assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
+}
+
+#[test]
 fn contacts_that_fail_lead_to_the_next_and_then_to_the_plan() {
     let text = text_with("redirects = \"follow\"")
         .replace("target = \"pbx\"", "target = \"pbx\"\noverflow = [{ reject = 480 }]");
@@ -296,7 +340,14 @@ fn the_sign_a_pbx_is_configured_to_give_frees_the_channel() {
 fn a_reinvite_of_the_pbx_that_names_another_place_frees_the_channel_where_it_is_so_configured() {
     for (keys, contact, left) in [
         ("released_by_contact = true", "<sip:agent@192.0.2.200>", 0),
-        ("released_by_contact = true", "<sip:ivr@10.0.0.11:5066>", 1),
+        // The same host; a target that uses no channel, or does.
+        ("released_by_contact = true", "<sip:ivr@10.0.0.10:5066>", 1),
+        ("released_by_contact = true", "<sip:box@10.0.0.20:5060>", 0),
+        (
+            "released_by_contact = true\n[[target]]\nname = \"b\"\nuri = [\"sip:10.0.0.40\"]\nuses_channel = true",
+            "<sip:ivr@10.0.0.40>",
+            1,
+        ),
         ("", "<sip:agent@192.0.2.200>", 1),
     ] {
         let (mut world, _) = up_with(keys);
@@ -330,13 +381,14 @@ fn a_contact_with_a_name_is_followed_once_the_name_is_known() {
         world.deaf.clear();
         world.answer_last(PBX, "302 Moved\r\nContact: <sip:agent@phones.example>");
         let question = world.questions.last().expect("it is asked for").clone();
-        assert_eq!((&*question.host, world.in_use()), ("phones.example", 0));
+        assert_eq!((&*question.host, world.in_use()), ("phones.example", 1), "where that is nobody knows yet");
         let found = Found { transport: Transport::Udp, address: at(VOICEMAIL), priority: 0, weight: 0 };
         let answer = if is_known { Answer::Found(vec![found]) } else { Answer::NotFound };
         world.tell(Input::Resolved { question: &question, answer, ttl: std::time::Duration::from_secs(60) });
         world.run();
         let expected = if is_known { 200 } else { 480 };
         assert_eq!((world.final_answer(caller), world.reached(VOICEMAIL, "INVITE")), (expected, usize::from(is_known)));
+        assert_eq!(world.in_use(), 0);
     }
 }
 
