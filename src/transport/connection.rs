@@ -57,6 +57,7 @@ pub(super) struct Connection {
     pub(super) output: Vec<u8>,
     /// Whom to tell if it is never sent: octets up to the end of a request, and its client transaction.
     pub(super) clients: Vec<(usize, Key)>,
+    pub(super) opened: Instant,
     pub(super) last: Instant,
     /// Since when it opens, or a message is unfinished.
     pub(super) slow_since: Option<Instant>,
@@ -113,8 +114,10 @@ impl Connection {
 
     /// When it has to be looked at next.
     pub(super) fn deadline(&self, idle: Duration) -> Instant {
-        let unused = if self.has_spoken || self.is_ours { idle } else { idle.min(FIRST_MESSAGE) };
-        let idle = self.asked_at.map_or(self.last + unused, |at| at + PATIENCE);
+        // Line ends and pings keep only those who speak SIP.
+        let unused =
+            if self.has_spoken || self.is_ours { self.last + idle } else { self.opened + idle.min(FIRST_MESSAGE) };
+        let idle = self.asked_at.map_or(unused, |at| at + PATIENCE);
         [self.slow_since, self.deaf_since].into_iter().flatten().fold(idle, |due, since| due.min(since + PATIENCE))
     }
 

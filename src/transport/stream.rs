@@ -387,6 +387,7 @@ impl Streams {
             input: Vec::new(),
             output: Vec::new(),
             clients: Vec::new(),
+            opened: now,
             last: now,
             slow_since: Some(now),
             deaf_since: None,
@@ -450,7 +451,8 @@ impl Streams {
             }
             Ok(false) => {}
             Ok(true) => {
-                (connection.is_open, connection.slow_since, connection.last) = (true, None, now);
+                (connection.is_open, connection.slow_since) = (true, None);
+                (connection.opened, connection.last) = (now, now);
                 // What came with the last piece of the handshake is in TLS already, and told by no notice.
                 if !std::mem::replace(&mut connection.is_readable, true) {
                     self.ready.push(key);
@@ -554,14 +556,21 @@ impl Streams {
             Body::Opening(_) => Ok(Progress::default()),
         };
         let wrote = output.len() > had || matches!(body, Body::Web(_));
-        let is_partial = !input.is_empty();
         let taken = BATCH - budget_of(body);
+        let is_web = matches!(body, Body::Web(_));
+        let has_input = !input.is_empty();
         match read {
             Err(reason) => {
                 self.close(key, reason);
                 (false, 0)
             }
             Ok(progress) => {
+                // Of a WebSocket: octets that made no whole frame, or nothing since those did.
+                let is_partial = if is_web {
+                    progress.octets == 0 && (taken > 0 || connection.slow_since.is_some())
+                } else {
+                    has_input
+                };
                 let has_more = progress.has_more || taken == BATCH;
                 connection.is_readable = has_more;
                 connection.has_spoken |= progress.messages > 0;

@@ -126,6 +126,44 @@ fn b7_a_handshake_that_stops_is_closed_after_ten_seconds() {
     }
 }
 
+#[test]
+fn line_ends_and_pings_keep_nobody_who_never_speaks_sip() {
+    use sipweir::transport::stream::Closed;
+    let mut bench = Bench::new();
+    let mut line = Line::tcp(bench.address);
+    for second in [100, 110, 120, 129] {
+        line.send("\r\n\r\n");
+        bench.until(second, 1, 0);
+        bench.until_idle(second);
+    }
+    line.send("\r\n\r\n");
+    bench.until(131, 0, 0);
+    assert_eq!(bench.closed(Closed::Idle), 1);
+    let mut bench = Bench::with("[[listen]]\nuri = \"ws:127.0.0.1:0\"\n");
+    let mut browser = browser(&mut bench);
+    for second in [10, 20, 30] {
+        browser.send(WebMessage::Ping(Vec::new().into())).expect("sent");
+        bench.until_idle(second);
+    }
+    bench.until(32, 0, 0);
+}
+
+#[test]
+fn a_websocket_message_that_is_never_finished_is_given_ten_seconds() {
+    use sipweir::transport::stream::Closed;
+    let mut bench = Bench::with("[[listen]]\nuri = \"ws:127.0.0.1:0\"\n");
+    let mut browser = browser(&mut bench);
+    browser.send(WebMessage::text("OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n")).expect("sent");
+    bench.until(2, 1, 1);
+    // A text of a hundred octets, of which ten come.
+    browser.get_mut().write_all(&[0x81, 0x80 | 100, 0, 0, 0, 0]).expect("sent");
+    browser.get_mut().write_all(b"OPTIONS si").expect("sent");
+    bench.until_idle(3);
+    bench.until(12, 1, 1);
+    bench.until(14, 0, 1);
+    assert_eq!(bench.closed(Closed::Slow), 1);
+}
+
 /// A browser without a SIP stack, so that its frames are the test's.
 fn browser(bench: &mut Bench) -> tungstenite::WebSocket<TcpStream> {
     let address = bench.address;
