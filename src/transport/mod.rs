@@ -1,6 +1,7 @@
 //! Shell: sockets. Each transport runs in the shard's own thread.
 
 mod connection;
+mod counts;
 pub mod stream;
 pub mod tls;
 pub mod udp;
