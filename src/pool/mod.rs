@@ -281,7 +281,13 @@ impl Gate {
         events: &mut Vec<Event>,
     ) -> Result<Channel, Refusal> {
         let mut state = self.lock();
-        let (pool_id, is_lent) = match state.check_or_borrow(ask, lenders) {
+        let mut checked = state.check(ask);
+        let lender = if checked == Err(Refusal::PoolFull) { state.lender(lenders) } else { None };
+        let is_lent = lender.is_some();
+        if is_lent {
+            checked = Ok(lender);
+        }
+        let pool_id = match checked {
             Ok(found) => found,
             Err(refusal) => {
                 if refusal.takes_plan() {
@@ -335,7 +341,11 @@ impl Gate {
 
     /// What [`Gate::admit_or_borrow`] would say now, changing nothing: the pool, and whether that lends the channel.
     pub fn would_admit(&self, ask: Ask, lenders: &[PoolId]) -> Result<(Option<PoolId>, bool), Refusal> {
-        self.lock().check_or_borrow(ask, lenders)
+        let state = self.lock();
+        match state.check(ask) {
+            Err(Refusal::PoolFull) => state.lender(lenders).map(|id| (Some(id), true)).ok_or(Refusal::PoolFull),
+            checked => checked.map(|pool| (pool, false)),
+        }
     }
 
     /// The call was answered: its channel is held.
@@ -397,21 +407,17 @@ impl State {
         if pool.free() < needed { Err(Refusal::PoolFull) } else { Ok(Some(id)) }
     }
 
-    fn check_or_borrow(&self, ask: Ask, lenders: &[PoolId]) -> Result<(Option<PoolId>, bool), Refusal> {
-        match self.check(ask) {
-            Ok(pool) => Ok((pool, false)),
-            Err(Refusal::PoolFull) => {
-                let has_one = |id: &&PoolId| {
-                    let pool = &self.pools[usize::from(id.0)];
-                    pool.free() > pool.set_aside
-                };
-                lenders.iter().find(has_one).map(|id| (Some(*id), true)).ok_or(Refusal::PoolFull)
-            }
-            Err(refusal) => Err(refusal),
-        }
+    /// The first of these pools that has a channel nobody of it has set aside.
+    fn lender(&self, lenders: &[PoolId]) -> Option<PoolId> {
+        let has_one = |id: &PoolId| {
+            let pool = &self.pools[usize::from(id.0)];
+            pool.free() > pool.set_aside
+        };
+        lenders.iter().copied().find(has_one)
     }
 
     /// The part of it that has nothing to do with a pool.
+    #[inline]
     fn check_service(&self, ask: Ask) -> Result<(), Refusal> {
         self.check_trunk(ask.trunk, ask.is_known)?;
         let service = &self.services[usize::from(ask.service.0)];
