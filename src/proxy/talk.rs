@@ -57,22 +57,22 @@ pub(super) struct Talk {
     /// The callee's tag.
     pub(super) tag: u32,
     cseq: [u32; 2],
-    ends: [u16; 7],
+    ends: [u16; 8],
     /// The call's slot shows what it needs of the first dialog's.
     text: Arc<[u8]>,
     /// Another dialog of the call: a fork.
     pub(super) next: Option<Box<Self>>,
 }
 
-/// Parts of a [`Talk`], in their order: Call-ID, From, To, what the slot shows besides (the
-/// caller's URI, when the answer's From says another; the called number), then each side's Contact and Route set. What the
-/// slot shows comes first, where it stays when a side moves.
+/// Parts of a [`Talk`], in their order: Call-ID, From, To, the caller's URI when the answer's From says another, the called
+/// number, then each side's Contact and Route set. What the slot shows comes first, where it stays when a side moves.
 const CALL_ID: usize = 0;
 const FROM: usize = 1;
 const TO: usize = 2;
-const SHOWN: usize = 3;
-const CONTACT: [usize; 2] = [4, 5];
-const ROUTES: [usize; 2] = [6, 7];
+const CALLER: usize = 3;
+const NUMBER: usize = 4;
+const CONTACT: [usize; 2] = [5, 6];
+const ROUTES: [usize; 2] = [7, 8];
 
 impl Talk {
     /// What a 2xx says, the called number and the caller's Contact.
@@ -103,13 +103,14 @@ impl Talk {
         let from = NameAddr::parse(value(HeaderName::From));
         let is_other = |early: &&Early| from.as_ref().is_none_or(|from| from.uri_bytes() != early.caller());
         let caller = early.filter(is_other).map(Early::caller).unwrap_or_default();
-        let shown = [caller, early.map(Early::number).unwrap_or_default()].concat();
+        let number = early.map(Early::number).unwrap_or_default();
         let (to_caller, to_callee) = (below.join(&b", "[..]), above.join(&b", "[..]));
         let parts = [
             value(HeaderName::CallId),
             value(HeaderName::From),
             value(HeaderName::To),
-            &shown,
+            caller,
+            number,
             contact,
             callee.as_ref().map(NameAddr::uri_bytes).unwrap_or_default(),
             &to_caller,
@@ -118,11 +119,11 @@ impl Talk {
         Self::of(scratch, parts, cseq, tag)
     }
 
-    fn of(scratch: &mut Vec<u8>, parts: [&[u8]; 8], cseq: [u32; 2], tag: u32) -> Option<Box<Self>> {
+    fn of(scratch: &mut Vec<u8>, parts: [&[u8]; 9], cseq: [u32; 2], tag: u32) -> Option<Box<Self>> {
         if parts.iter().any(|part| part.len() > PART_MAX) {
             return None;
         }
-        let (mut ends, mut end) = ([0; 7], 0);
+        let (mut ends, mut end) = ([0; 8], 0);
         for (place, part) in ends.iter_mut().zip(&parts) {
             end += part.len() as u16;
             *place = end;
@@ -140,16 +141,13 @@ impl Talk {
     }
 
     /// What a slot shows of it: what the INVITE said.
-    fn caption(&self, early: &Early) -> Caption {
-        let (from, shown) = (self.place(FROM), self.place(SHOWN));
-        let number = shown.end - early.number().len()..shown.end;
-        let caller = if number.start > shown.start {
-            shown.start..number.start
-        } else {
-            let caller = NameAddr::parse(self.part(FROM)).map(|it| it.uri_place()).unwrap_or_default();
-            from.start + caller.start..from.start + caller.end
-        };
-        Caption::new(Arc::clone(&self.text), [self.place(CALL_ID), caller, number])
+    fn caption(&self) -> Caption {
+        let (from, mut caller) = (self.place(FROM), self.place(CALLER));
+        if caller.is_empty() {
+            let uri = NameAddr::parse(self.part(FROM)).map(|it| it.uri_place()).unwrap_or_default();
+            caller = from.start + uri.start..from.start + uri.end;
+        }
+        Caption::new(Arc::clone(&self.text), [self.place(CALL_ID), caller, self.place(NUMBER)])
     }
 
     /// That side sent a request with this CSeq.
@@ -163,7 +161,7 @@ impl Talk {
         if self.part(CONTACT[side as usize]) == contact {
             return;
         }
-        let mut parts: [&[u8]; 8] = std::array::from_fn(|at| self.part(at));
+        let mut parts: [&[u8]; 9] = std::array::from_fn(|at| self.part(at));
         parts[CONTACT[side as usize]] = contact;
         if let Some(talk) = Self::of(&mut Vec::new(), parts, self.cseq, self.tag) {
             (self.ends, self.text) = (talk.ends, talk.text);
@@ -197,8 +195,8 @@ impl Proxy {
         let contact = known.or_else(|| early.map(Early::contact)).unwrap_or_default();
         let talk = Talk::new(&mut self.scratch, &router, answer, (early, contact), call.cseqs, tag);
         let Some(mut talk) = talk else { return false };
-        if let Some(early) = call.early.take() {
-            let caption = talk.caption(&early);
+        if call.early.take().is_some() {
+            let caption = talk.caption();
             self.slots.update(call.slot, |slot| *slot.caption_mut() = caption);
         }
         talk.next = call.talk.take();
