@@ -261,11 +261,14 @@ impl Proxy {
                 let takes_channel = hop.is_some_and(|hop| router.takes_channel(hop.address));
                 let left = plan.uses.take_if(|_| hop.is_some() && !takes_channel);
                 // Where a channel is used, nobody comes without one.
-                let is_without = takes_channel && plan.uses.is_none() && router.pool_id(plan.service).is_some();
+                let has_one = plan.uses.is_some() || !transaction.context.replaces.is_none();
+                let is_without = takes_channel && !has_one && router.pool_id(plan.service).is_some();
                 transaction.context.plan = Some(plan);
                 let Some(hop) = hop.filter(|_| !is_without) else { continue };
                 if let Some(pool) = left {
                     self.leave_channel(now, call, pool);
+                }
+                if !takes_channel {
                     self.no_heir(server);
                 }
                 let cookie = Cookie::new(&self.secret, call);

@@ -299,6 +299,29 @@ fn a_redirection_to_where_channels_are_used_keeps_the_channel_and_nobody_comes_t
 }
 
 #[test]
+fn a_replacement_the_pbx_redirects_away_inherits_nothing_and_one_redirected_within_it_does() {
+    for (contact, is_away) in [(format!("<sip:agent@{VOICEMAIL}>"), true), (format!("<sip:queue7@{PBX}>"), false)] {
+        let mut world = World::new(&text_with("redirects = \"follow\""));
+        let first = world.answered("100");
+        let leg = world.callers[first].clone();
+        world.deaf.push(at(PBX));
+        let second = replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+        world.deaf.clear();
+        world.answer_last(PBX, &format!("302 Moved Temporarily\r\nContact: {contact}"));
+        assert!(world.callers[second].up, "{contact}: {:?}", world.callers[second].answers);
+        assert_eq!((world.in_use(), world.view().calls), (1, 2), "{contact}");
+        world.hang_up(End::Callee, 0);
+        world.run();
+        let left = if is_away { 0 } else { 1 };
+        assert_eq!(
+            (world.in_use(), world.view().calls),
+            (left, 1),
+            "{contact}: what the first had is free, or the second's"
+        );
+    }
+}
+
+#[test]
 fn contacts_that_fail_lead_to_the_next_and_then_to_the_plan() {
     let text = text_with("redirects = \"follow\"")
         .replace("target = \"pbx\"", "target = \"pbx\"\noverflow = [{ reject = 480 }]");
