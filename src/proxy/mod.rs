@@ -76,6 +76,8 @@ struct Context {
     client: Key,
     /// Set for requests that may be tried elsewhere.
     plan: Option<Box<Plan>>,
+    /// Set for other requests to a service.
+    aside: Option<Box<Aside>>,
     cancelled: bool,
     is_answered: bool,
     /// Whether the call's count of pending INVITEs no longer includes this one.
@@ -89,6 +91,14 @@ struct Context {
     hops_tried: u8,
     /// Whether who sent it may send it anywhere: a connection's certificate is not known any more when a name is.
     may_relay: bool,
+}
+
+/// Where a request to a service that opens no call can go next.
+struct Aside {
+    router: Arc<Router>,
+    service: usize,
+    /// Which of the target's addresses were tried, a bit each.
+    tried: u64,
 }
 
 /// Where an opening INVITE can go next. Attempts come one after another.

@@ -291,7 +291,7 @@ impl Proxy {
             return self.answer(now, server, 480, b"");
         };
         // Of each address: a name may lead to one we know first and to any other then.
-        if role != Role::Opening
+        if role == Role::Other
             && found.to_tag.is_some()
             && !may_relay
             && !self.may_pass(&router, &incoming, hop.address)
@@ -301,13 +301,18 @@ impl Proxy {
         let more = hops.len() > tried.unwrap_or(0) + 1;
         let silence = (more && method == Method::Invite).then(|| Duration::from_secs(5));
         self.send_attempt(now, &router, &message, &found, server, hop, silence, &changes);
-        self.call_goes_to(call, hop, super::health::NO_PEER);
+        if role != (Role::InDialog { from_caller: false }) {
+            self.call_goes_to(call, hop, super::health::NO_PEER);
+        }
     }
 
     /// The next address of a name gets its chance (RFC 3263 §4.3). Says whether there is one.
     pub(super) fn next_of_name(&mut self, now: Instant, server: Key) -> bool {
         let Some(transaction) = self.transactions.server(server) else { return false };
         let context = &transaction.context;
+        if matches!(context.role, Role::InDialog { .. }) && context.hops_tried == 0 {
+            return self.leave_peer_for_name(now, server);
+        }
         if context.plan.is_some()
             || context.hops_tried == 0
             || context.cancelled
@@ -317,6 +322,35 @@ impl Proxy {
         }
         self.resume(now, server);
         true
+    }
+
+    /// A request within a call went where its other side was heard last, and failed there. When that side gave a name, another
+    /// of its servers may know the call (RFC 3263 §4.3). Says whether it goes on.
+    fn leave_peer_for_name(&mut self, now: Instant, server: Key) -> bool {
+        let Some(transaction) = self.transactions.server(server) else { return false };
+        let (request, method) = (transaction.request.clone(), transaction.context.method);
+        let origin = (transaction.source, transaction.reply.listener);
+        let Ok(message) = Message::parse(&request) else { return false };
+        let Ok(found) = message.check() else { return false };
+        let Some(uri) = Uri::parse(message.request_uri()) else { return false };
+        let router = Arc::clone(&self.router);
+        let path = self.path(&router, &message, &uri);
+        let incoming = self.incoming(&message, &found, (method, Fingerprint::default()), origin, uri, path);
+        let Way::Name(_, question) = self.dialog_route(&router, &incoming, None) else { return false };
+        if let Some(found) = self.lookups.known.get(&question) {
+            // Nobody is there but the one that failed.
+            let peer = self.transactions.client(self.last_attempt(server)).map(|client| client.hop.address);
+            if found.iter().all(|found| Some(found.address) == peer) {
+                return false;
+            }
+            self.resume(now, server);
+            return true;
+        }
+        self.park(now, server, question)
+    }
+
+    fn last_attempt(&self, server: Key) -> Key {
+        self.transactions.server(server).map_or(Key::NONE, |server| server.context.client)
     }
 
     /// What decides among equals, the same for every attempt of a request.

@@ -7,7 +7,7 @@ use super::dialog::Way;
 use super::forward::{Changes, OWN_ROUTES_MAX, route_values};
 use super::opening::rewritten;
 use super::session::{self, Session};
-use super::{Cancel, Context, Proxy, Role, env};
+use super::{Aside, Cancel, Context, Proxy, Role, env};
 use crate::config::UnknownSource;
 use crate::metrics::Drop;
 use crate::outbox::{Hop, ListenerId};
@@ -412,25 +412,68 @@ impl Proxy {
         }
         // Anything else to a service goes to its target and takes no channel.
         let server = self.open(incoming, Role::Other, Key::NONE, 0);
-        let target = &router.config.targets[router.config.services[service].target];
-        let places = router.places(router.config.services[service].target);
-        let Some(place) = self.health.choose(now, places, 0, target.balance).map(|at| &places[at]) else {
-            return self.answer(now, server, 480, b"");
-        };
-        if uri.scheme == Scheme::Sips && !place.transport.is_secure() {
-            return self.answer(now, server, 480, SIPS_NOT_ALLOWED);
+        if let Some(transaction) = self.transactions.server_mut(server) {
+            transaction.context.aside = Some(Box::new(Aside { router: Arc::clone(router), service, tried: 0 }));
         }
-        let request_uri = target.rewrite.then(|| rewritten(&incoming.uri, None, &place.host_port));
+        self.ask_aside(now, server, incoming);
+    }
+
+    /// A request to a service that opens no call goes to the next address of its target. Says whether there is one.
+    fn ask_aside(&mut self, now: Instant, server: Key, incoming: &Incoming<'_>) -> bool {
+        let Incoming { message, found, method, origin, uri, path, .. } = incoming;
+        let Some(transaction) = self.transactions.server_mut(server) else { return false };
+        let Some(mut aside) = transaction.context.aside.take() else { return false };
+        let router = Arc::clone(&aside.router);
+        let at = router.config.services[aside.service].target;
+        let (target, places) = (&router.config.targets[at], router.places(at));
+        let is_first = aside.tried == 0;
+        let sips = uri.scheme == Scheme::Sips;
+        let mut is_open = false;
+        let (place, hop) = loop {
+            let Some(chosen) = self.health.choose(now, places, aside.tried, target.balance) else {
+                // What the last one said goes back, if there was one.
+                if is_first {
+                    self.answer(now, server, 480, if is_open { SIPS_NOT_ALLOWED } else { b"" });
+                }
+                return false;
+            };
+            aside.tried |= 1 << chosen;
+            let place = &places[chosen];
+            is_open |= sips && !place.transport.is_secure();
+            if (!sips || place.transport.is_secure())
+                && let Some(hop) = router.hop(origin.1, place.transport, place.address)
+            {
+                break (place, hop);
+            }
+        };
+        if let Some(transaction) = self.transactions.server_mut(server) {
+            transaction.context.aside = Some(aside);
+        }
+        let request_uri = target.rewrite.then(|| rewritten(uri, None, &place.host_port));
         let changes = Changes {
             request_uri: request_uri.as_deref(),
-            routes_popped: incoming.path.popped,
+            routes_popped: path.popped,
             record_route: method.is_dialog_forming().then_some(None),
             ..Changes::default()
         };
-        let Some(hop) = router.hop(origin.1, place.transport, place.address) else {
-            return self.answer(now, server, 502, b"");
+        self.send_attempt(now, &router, message, found, server, hop, None, &changes);
+        true
+    }
+
+    /// A target's address refused a request that opens no call, or could not be reached: the next one gets its chance (RFC
+    /// 3263 §4.3). Says whether there is one. Silence is no reason: whoever asked has given up when it is known (RFC 4320).
+    pub(super) fn next_aside(&mut self, now: Instant, server: Key) -> bool {
+        let Some(transaction) = self.transactions.server(server).filter(|it| it.context.aside.is_some()) else {
+            return false;
         };
-        self.send_attempt(now, router, message, incoming.found, server, hop, None, &changes);
+        let (request, method) = (transaction.request.clone(), transaction.context.method);
+        let origin = (transaction.source, transaction.reply.listener);
+        let Ok(message) = Message::parse(&request) else { return false };
+        let Ok(found) = message.check() else { return false };
+        let Some(uri) = Uri::parse(message.request_uri()) else { return false };
+        let path = self.path(&Arc::clone(&self.router), &message, &uri);
+        let incoming = self.incoming(&message, &found, (method, Fingerprint::default()), origin, uri, path);
+        self.ask_aside(now, server, &incoming)
     }
 
     /// A request a trusted trunk sends elsewhere through us: along its Route, or to its Request-URI.
@@ -493,6 +536,7 @@ impl Proxy {
             dialog,
             client: Key::NONE,
             plan: None,
+            aside: None,
             cancelled: false,
             is_answered: false,
             is_settled: false,

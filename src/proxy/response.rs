@@ -144,7 +144,7 @@ impl Proxy {
                     self.no_longer_pending(now, call);
                 }
             }
-            _ if status == 503 && !cancelled && self.next_of_name(now, server) => {}
+            _ if status == 503 && !cancelled && (self.next_of_name(now, server) || self.next_aside(now, server)) => {}
             // A busy or failing target is not the end while the plan has another; what the PBX decided is.
             Role::Opening if status == 503 && !cancelled && has_plan => {
                 self.remember_best(server, status, message.detach());
@@ -374,7 +374,9 @@ impl Proxy {
             self.remember_best(server, status, Bytes::new());
             return self.advance(now, server);
         }
-        if failed != Failed::NoFinal && self.next_of_name(now, server) {
+        // Who sent another request than INVITE has given up when its silence is known (RFC 4320).
+        let is_late = failed == Failed::Silent && method != Method::Invite;
+        if failed != Failed::NoFinal && !is_late && (self.next_of_name(now, server) || self.next_aside(now, server)) {
             return;
         }
         if method == Method::Invite || failed == Failed::Unreachable {

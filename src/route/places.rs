@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Target, TargetUri};
-use crate::sip::{Host, Transport, Uri};
+use crate::sip::{Host, Scheme, Transport, Uri};
 
 /// Addresses of one target; a plan remembers in 64 bits which it tried.
 pub const PLACES_MAX: usize = 64;
@@ -18,6 +18,8 @@ pub struct Question {
     pub port: Option<u16>,
     /// With a transport no NAPTR is.
     pub transport: Option<Transport>,
+    /// A `sips:` URI that names none: what NAPTR says of TLS alone counts (§4.1).
+    pub is_secure: bool,
 }
 
 impl Question {
@@ -25,12 +27,14 @@ impl Question {
     pub fn of_uri(uri: &Uri<'_>) -> Option<Self> {
         let Host::Name(host) = uri.host()? else { return None };
         let host = String::from_utf8_lossy(host).to_ascii_lowercase().into();
-        Some(Self { host, port: uri.port, transport: uri.transport().ok()? })
+        let is_secure = uri.scheme == Scheme::Sips && uri.parameter("transport").is_none();
+        let transport = uri.transport().ok()?.filter(|_| !is_secure);
+        Some(Self { host, port: uri.port, transport, is_secure })
     }
 
     /// What must be asked to reach a URI; `None` when its host is an address.
     pub fn of(uri: &TargetUri) -> Option<Self> {
-        uri.address.is_none().then(|| Self { host: uri.host.clone(), port: uri.port, transport: uri.transport })
+        Self::of_uri(&Uri::parse(uri.text.as_bytes())?)
     }
 }
 

@@ -126,9 +126,11 @@ impl Search<'_> {
     /// RFC 3263 §4.
     async fn run(&mut self, question: &Question, spoken: &[Transport]) {
         let host = &*question.host;
+        let is_secure = question.is_secure;
+        let default = if is_secure { Transport::Tls } else { Transport::Udp };
         // §4.2: a port means that addresses alone are asked for.
         if let Some(port) = question.port {
-            self.addresses(host, question.transport.unwrap_or_default(), port, 1).await;
+            self.addresses(host, question.transport.unwrap_or(default), port, 1).await;
             return;
         }
         if let Some(transport) = question.transport {
@@ -149,7 +151,8 @@ impl Search<'_> {
                     b"SIPS+D2T" => Transport::Tls,
                     _ => continue,
                 };
-                if rule.flags.eq_ignore_ascii_case(b"s") && spoken.contains(&transport) {
+                let is_fit = spoken.contains(&transport) && (!is_secure || transport.is_secure());
+                if rule.flags.eq_ignore_ascii_case(b"s") && is_fit {
                     rules.push((rule.order, rule.preference, transport, rule.replacement.to_string()));
                 }
             }
@@ -160,14 +163,13 @@ impl Search<'_> {
         }
         if self.found.is_empty() {
             // "If no NAPTR records are found, the client constructs SRV queries for those transport protocols it supports".
-            for transport in
-                [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().filter(|it| spoken.contains(it))
-            {
+            let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
+            for transport in all.into_iter().filter(|it| spoken.contains(it) && (!is_secure || it.is_secure())) {
                 self.services(&service(host, transport), transport).await;
             }
         }
         if self.found.is_empty() {
-            self.addresses(host, Transport::Udp, Transport::Udp.default_port(), 1).await;
+            self.addresses(host, default, default.default_port(), 1).await;
         }
     }
 }

@@ -32,7 +32,10 @@ fn tell(world: &mut World, answer: Answer, ttl: u64) {
 #[test]
 fn a_target_is_asked_for_before_anybody_calls_and_again_when_its_time_is_over() {
     let mut world = by_name("sip:PBX.example.net");
-    assert_eq!(world.questions, [Question { host: "pbx.example.net".into(), port: None, transport: None }]);
+    assert_eq!(
+        world.questions,
+        [Question { host: "pbx.example.net".into(), port: None, transport: None, is_secure: false }]
+    );
     // Nobody waits for a name: until it is known the plan is taken.
     world.answered("100");
     assert_eq!((world.reached(VOICEMAIL, "INVITE"), world.in_use()), (1, 0));
@@ -279,4 +282,58 @@ fn an_address_of_the_pbx_that_nobody_here_reaches_is_still_the_pbxs() {
     world.raw_unanswered(PBX, moves.as_bytes());
     world.answer_last(CALLER, &format!("200 OK\r\nContact: <sip:caller@{CALLER}>"));
     assert_eq!(world.in_use(), 1, "it has not gone away");
+}
+
+#[test]
+fn within_a_call_the_name_in_a_contact_leads_on_when_the_server_that_took_the_call_is_gone() {
+    for refuses in [false, true] {
+        let mut world = World::new(&config(1, &menu("")));
+        let caller = world.answered("100");
+        world.callers[caller].target = "sip:callee@cluster.example.net".into();
+        // While it is there, nobody needs to be asked for it.
+        world.request(End::Caller, caller, "INFO");
+        world.run();
+        assert_eq!((world.reached(PBX, "INFO"), world.questions.len()), (1, 0));
+        world.deaf.push(at(PBX2));
+        if refuses {
+            world.deaf.push(at(PBX));
+        } else {
+            world.unreachable.push(at(PBX));
+        }
+        world.request(End::Caller, caller, "INFO");
+        world.run();
+        if refuses {
+            world.answer_last(PBX, "503 Service Unavailable");
+        }
+        assert_eq!(world.questions.len(), 1);
+        tell(&mut world, Answer::Found(vec![found(PBX, 1, 0), found(PBX2, 2, 0)]), 60);
+        if refuses {
+            world.answer_last(PBX, "503 Service Unavailable");
+        }
+        world.answer_last(PBX2, "200 OK");
+        // From now on the callee is there.
+        let before = world.sent.len();
+        world.hang_up(End::Caller, caller);
+        world.run();
+        let sent: Vec<_> = world.sent[before..].iter().map(|(to, text)| (*to, text.get(..4))).collect();
+        assert_eq!(sent, [(at(PBX2), Some("BYE "))]);
+        world.answer_last(PBX2, "200 OK");
+        assert_eq!((world.in_use(), world.ends()), (0, vec![("caller_bye", 1)]));
+    }
+}
+
+#[test]
+fn a_name_that_stands_for_the_failed_server_alone_is_no_way_on() {
+    let mut world = World::new(&config(1, &menu("")));
+    let caller = world.answered("100");
+    world.callers[caller].target = "sip:callee@cluster.example.net".into();
+    world.unreachable.push(at(PBX));
+    world.request(End::Caller, caller, "INFO");
+    world.run();
+    tell(&mut world, Answer::NotFound, 60);
+    assert!(world.last_at(CALLER, "SIP/2.0 502").contains("INFO"));
+    // The BYE ends the call here, whether anybody hears it or not.
+    world.hang_up(End::Caller, caller);
+    world.run();
+    assert_eq!((world.in_use(), world.view().calls), (0, 0));
 }

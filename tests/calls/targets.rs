@@ -254,3 +254,54 @@ fn a_silent_address_keeps_its_share_of_the_channel_when_the_next_one_refuses() {
     world.run_for(40_000);
     assert_eq!(world.in_use(), 0);
 }
+
+/// A SUBSCRIBE to the service, from the carrier.
+fn subscribe(world: &mut World, mark: &str) -> String {
+    let text = format!(
+        "SUBSCRIBE sip:100@{GATE} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bK{mark}\r\nMax-Forwards: 70\r\n\
+         From: <sip:a@{CALLER}>;tag=a{mark}\r\nTo: <sip:100@{GATE}>\r\nCall-ID: {mark}\r\nCSeq: 1 SUBSCRIBE\r\n\
+         Event: presence\r\nContact: <sip:a@{CALLER}>\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.send_raw(CALLER, text.as_bytes());
+    world.run_for(100);
+    text
+}
+
+/// How many each address of the PBX was sent.
+fn asked(world: &World) -> (usize, usize) {
+    let count =
+        |address| world.sent.iter().filter(|(to, text)| *to == at(address) && text.starts_with("SUBSCRIBE ")).count();
+    (count(PBX), count(PBX2))
+}
+
+#[test]
+fn a_request_that_opens_no_call_tries_the_next_address_when_one_refuses_or_cannot_be_reached() {
+    let uris = [uri(PBX, "priority = 1"), uri(PBX2, "priority = 2")].join(", ");
+    let mut world = World::new(&config_of(&uris, ""));
+    world.deaf = vec![at(PBX), at(PBX2)];
+    subscribe(&mut world, "one");
+    assert_eq!(asked(&world), (1, 0));
+    world.answer_last(PBX, "503 Service Unavailable");
+    world.run_for(100);
+    assert_eq!(asked(&world), (1, 1));
+    world.answer_last(PBX2, "202 Accepted");
+    world.run_for(100);
+    assert!(world.last_at(CALLER, "SIP/2.0 ").starts_with("SIP/2.0 202 "));
+    // When all have refused, the last refusal is the answer: a 500, since 503 would speak for us (§16.7).
+    subscribe(&mut world, "two");
+    world.answer_last(PBX, "503 Service Unavailable");
+    world.run_for(100);
+    world.answer_last(PBX2, "503 Service Unavailable");
+    world.run_for(100);
+    assert!(world.last_at(CALLER, "SIP/2.0 ").starts_with("SIP/2.0 500 "));
+    // What the PBX decided is no reason to ask another.
+    subscribe(&mut world, "three");
+    world.answer_last(PBX, "489 Bad Event");
+    world.run_for(100);
+    assert!(world.last_at(CALLER, "SIP/2.0 ").starts_with("SIP/2.0 489 "));
+    assert_eq!(asked(&world), (3, 2));
+    // Nobody listens there.
+    world.unreachable.push(at(PBX));
+    subscribe(&mut world, "four");
+    assert_eq!(asked(&world), (4, 3));
+}

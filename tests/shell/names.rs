@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use sipweir::config::Config;
 use sipweir::server::Server;
 
+use super::secure::{Certificates, dns};
 use super::{Peer, request, wait_for};
 
 struct NameServer {
@@ -187,4 +188,57 @@ fn a_name_with_an_ipv6_address_is_called_where_a_listener_speaks_ipv6() {
     let server = start(names.port, "sip:both.example.net:5090");
     wait_for("one is known", || known(&server) == ["udp:127.0.0.9:5090 1"]);
     server.stop();
+}
+
+#[test]
+fn a_sips_name_goes_by_the_naptr_rules_of_tls_alone() {
+    let names = NameServer::start(&[
+        "--naptr-record=a.example.net,5,10,s,SIP+D2U,,_sip._udp.a.example.net".into(),
+        "--naptr-record=a.example.net,10,10,s,SIPS+D2T,,_sips._tcp.edge.example.net".into(),
+        "--srv-host=_sip._udp.a.example.net,host1.example.net,5081,1,0".into(),
+        "--srv-host=_sips._tcp.a.example.net,host1.example.net,5083,1,0".into(),
+        "--srv-host=_sips._tcp.edge.example.net,host1.example.net,5084,1,0".into(),
+        "--naptr-record=open.example.net,5,10,s,SIP+D2U,,_sip._udp.a.example.net".into(),
+        "--srv-host=_sips._tcp.open.example.net,host1.example.net,5085,1,0".into(),
+        "--host-record=host1.example.net,127.0.0.3".into(),
+    ]);
+    let files = Certificates::new("naptr");
+    files.sign("gate", vec![dns("gate.example.net")]);
+    let listener = files.listener("tls", "");
+    for (uri, expected) in [
+        ("sips:a.example.net", "tls:127.0.0.3:5084 1"),
+        ("sips:a.example.net;transport=tcp", "tls:127.0.0.3:5083 1"),
+        ("sips:open.example.net", "tls:127.0.0.3:5085 1"),
+        ("sips:host1.example.net", "tls:127.0.0.3:5061 1"),
+        ("sips:host1.example.net:5090", "tls:127.0.0.3:5090 1"),
+    ] {
+        let server = start_with(names.port, uri, &listener);
+        wait_for("the name is known", || !known(&server).is_empty());
+        assert_eq!(known(&server), [expected], "{uri}");
+        server.stop();
+    }
+}
+
+// opensips PR #69: looking for NAPTR records nobody has delayed every call, until one could do without.
+#[test]
+fn b7_who_writes_a_transport_or_a_port_asks_for_no_naptr() {
+    let log = std::env::temp_dir().join(format!("sipweir-dns-{}.log", std::process::id()));
+    let names = NameServer::start(&[
+        "--log-queries".into(),
+        format!("--log-facility={}", log.display()),
+        "--srv-host=_sip._udp.a.example.net,host1.example.net,5081,1,0".into(),
+        "--host-record=host1.example.net,127.0.0.3".into(),
+    ]);
+    let asked = |uri: &str| {
+        let before = std::fs::read_to_string(&log).unwrap_or_default().len();
+        let server = start(names.port, uri);
+        wait_for("the name is known", || !known(&server).is_empty());
+        server.stop();
+        let text = std::fs::read_to_string(&log).expect("a log");
+        ["NAPTR", "SRV"].map(|kind| text[before..].contains(&format!("query[{kind}]")))
+    };
+    assert_eq!(asked("sip:a.example.net"), [true, true]);
+    assert_eq!(asked("sip:a.example.net;transport=udp"), [false, true]);
+    assert_eq!(asked("sip:host1.example.net:5081"), [false, false]);
+    std::fs::remove_file(&log).expect("a log");
 }
