@@ -1,6 +1,6 @@
 //! What the core wants sent: datagrams waiting for the shell, written one after another into one buffer.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -19,8 +19,29 @@ pub struct Hop {
     pub address: SocketAddr,
     /// The port to connect to at that address when the connection is not open; 0 when nobody listens there.
     pub connect: u16,
+    /// Whom the certificate there must name, over TLS.
+    pub domain: DomainId,
     /// Whether the transport loses nothing, so that nothing is sent again.
     pub is_reliable: bool,
+}
+
+/// A name to be found in a certificate; [`DomainId::NONE`] stands for the address itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct DomainId(u16);
+
+impl DomainId {
+    /// No name: the certificate must be the address's own.
+    pub const NONE: Self = Self(0);
+}
+
+/// Names that are no target's; of one more the certificate must be the address's own.
+const DOMAINS_MAX: usize = 16 * 1024;
+
+/// The names in use. None is ever forgotten, so that a number always stands for the same.
+#[derive(Default)]
+struct Domains {
+    names: Vec<Box<str>>,
+    numbers: HashMap<Box<str>, DomainId, foldhash::fast::RandomState>,
 }
 
 /// One message to send.
@@ -32,6 +53,10 @@ pub struct Transmit<'a> {
     pub destination: SocketAddr,
     /// See [`Hop::connect`].
     pub connect: u16,
+    /// See [`Hop::domain`].
+    pub domain: DomainId,
+    /// The name it stands for.
+    pub name: &'a str,
     /// The message.
     pub payload: &'a [u8],
     /// Its method; of a response, that of its request.
@@ -56,6 +81,7 @@ const KEEP: usize = 1024 * 1024;
 pub struct Outbox {
     queue: VecDeque<Queued>,
     buffer: Vec<u8>,
+    domains: Domains,
 }
 
 impl Outbox {
@@ -79,8 +105,47 @@ impl Outbox {
 
     /// The next datagram to send.
     pub fn pop(&mut self) -> Option<Transmit<'_>> {
-        let Queued { hop: Hop { listener, address: destination, connect, .. }, place, method, client } =
+        let Queued { hop: Hop { listener, address: destination, connect, domain, .. }, place, method, client } =
             self.queue.pop_front()?;
-        Some(Transmit { listener, destination, connect, payload: &self.buffer[place], method, client })
+        let name = self.domains.names.get(usize::from(domain.0).wrapping_sub(1)).map_or("", |name| &**name);
+        Some(Transmit { listener, destination, connect, domain, name, payload: &self.buffer[place], method, client })
+    }
+
+    /// The number of a name to be found in a certificate. There is always room for one `is_configured`.
+    pub fn domain(&mut self, name: &str, is_configured: bool) -> DomainId {
+        // A name with its root is the same (RFC 1034 §3.1), and certificates have none.
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let Domains { names, numbers } = &mut self.domains;
+        if let Some(number) = numbers.get(name) {
+            return *number;
+        }
+        let most = if is_configured { usize::from(u16::MAX) } else { DOMAINS_MAX };
+        if name.is_empty() || names.len() >= most {
+            return DomainId::NONE;
+        }
+        names.push(name.into());
+        let number = DomainId(names.len() as u16);
+        numbers.insert(name.into(), number);
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_number_for_ever_and_targets_find_room_when_the_others_have_none() {
+        let mut outbox = Outbox::default();
+        let first = outbox.domain("pbx.example.net", true);
+        assert_ne!(first, DomainId::NONE);
+        assert_eq!(outbox.domain("pbx.example.net.", false), first);
+        for number in 0..DOMAINS_MAX {
+            outbox.domain(&format!("n{number}.example"), false);
+        }
+        assert_eq!(outbox.domain("one.more.example", false), DomainId::NONE);
+        assert_ne!(outbox.domain("one.more.example", true), DomainId::NONE);
+        assert_eq!(outbox.domain("", true), DomainId::NONE);
+        assert_eq!(outbox.domain("pbx.example.net", false), first);
     }
 }

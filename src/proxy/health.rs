@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::alert::{Event, EventKind};
 use crate::config::{Balance, Config, Probe};
+use crate::outbox::DomainId;
 use crate::route::{Place, Router};
 use crate::sip::Transport;
 use crate::store::{Key, Timer};
@@ -26,6 +27,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 pub(super) struct Peer {
     transport: Transport,
     address: SocketAddr,
+    domain: DomainId,
     /// Target and URI, for people.
     name: Box<str>,
     is_up: bool,
@@ -89,7 +91,8 @@ impl Health {
         for is_second in [false, true] {
             for (at_target, (target, places)) in config.targets.iter().zip(places.iter_mut()).enumerate() {
                 for (at_place, place) in places.iter_mut().enumerate() {
-                    let known = |peer: &Peer| (peer.transport, peer.address) == (place.transport, place.address);
+                    let way = (place.transport, place.address, place.domain);
+                    let known = |peer: &Peer| peer.way() == way;
                     let name = || format!("{} {}", target.name, target.uris[place.uri].text).into_boxed_str();
                     let found = self.peers.iter().position(known);
                     let at = match (found, is_second) {
@@ -101,7 +104,7 @@ impl Health {
                         (_, true) if !is_fresh.contains(&(at_target, at_place)) => continue,
                         (Some(at), true) => at,
                         (None, true) => {
-                            let fresh = Peer::new(now, (place.transport, place.address), name());
+                            let fresh = Peer::new(now, way, name());
                             let is_free = |peer: &Peer| {
                                 !peer.is_used && peer.calls == 0 && peer.asked.is_none() && peer.timer == Timer::NONE
                             };
@@ -289,10 +292,12 @@ impl Health {
 }
 
 impl Peer {
-    fn new(now: Instant, (transport, address): (Transport, SocketAddr), name: Box<str>) -> Self {
+    fn new(now: Instant, way: (Transport, SocketAddr, DomainId), name: Box<str>) -> Self {
+        let (transport, address, domain) = way;
         Self {
             transport,
             address,
+            domain,
             name,
             is_up: true,
             streak: 0,
@@ -314,7 +319,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn way(&self) -> (Transport, SocketAddr) {
-        (self.transport, self.address)
+    pub(super) fn way(&self) -> (Transport, SocketAddr, DomainId) {
+        (self.transport, self.address, self.domain)
     }
 }

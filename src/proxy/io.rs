@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::names::Answer;
 use crate::alert::Event;
 use crate::config::Config;
-use crate::outbox::{ListenerId, Transmit};
+use crate::outbox::{DomainId, ListenerId, Transmit};
 use crate::route::Question;
 use crate::store::Key;
 
@@ -30,6 +30,8 @@ pub enum Input<'a> {
         source: SocketAddr,
         /// The SIP domains its certificate names (RFC 5922 §7.1), lower case.
         identities: &'a [Box<str>],
+        /// Of a connection we opened: [`crate::outbox::Hop::domain`].
+        domain: DomainId,
         /// The message.
         payload: &'a [u8],
     },

@@ -35,7 +35,7 @@ pub use names::Answer;
 use crate::alert::Event;
 use crate::config::Config;
 use crate::metrics::{Counters, Direction, Drop, EndReason};
-use crate::outbox::{ListenerId, Outbox};
+use crate::outbox::{DomainId, ListenerId, Outbox};
 use crate::pool::{Gate, PoolId, Refusal, ServiceId, SlotId, Slots};
 use crate::route::Router;
 use crate::sip::{Fault, Message, Method};
@@ -184,6 +184,8 @@ pub struct Proxy {
     suspects: VecDeque<Key>,
     /// The trunk whose certificate the sender of the message at hand has shown.
     certified: Option<usize>,
+    /// Whom the certificate of that connection must name when it is opened again.
+    shown: DomainId,
 }
 
 /// How full the tables of a shard are.
@@ -234,6 +236,7 @@ impl Proxy {
             lookups: names::Lookups::default(),
             suspects: VecDeque::new(),
             certified: None,
+            shown: DomainId::NONE,
         };
         proxy.make_router(Instant::ZERO, config);
         proxy.watch_names(Instant::ZERO);
@@ -244,12 +247,19 @@ impl Proxy {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Datagram { listener, source, payload } => self.datagram(now, listener, source, payload),
-            Input::Stream { listener, source, identities, payload } => {
+            Input::Stream { listener, source, identities, domain, payload } => {
+                self.shown = domain;
                 if !identities.is_empty() {
-                    self.certified = self.router.trunk_of(identities, source.ip());
+                    let router = Arc::clone(&self.router);
+                    self.certified = router.trunk_of(identities, source.ip());
+                    let trunk = self.certified.map(|trunk| &router.config.trunks[trunk]);
+                    let name = trunk.and_then(|it| it.identities.iter().find(|name| identities.contains(name)));
+                    if let Some(name) = name.filter(|_| domain == DomainId::NONE) {
+                        self.shown = self.outbox.domain(name, true);
+                    }
                 }
                 self.datagram(now, listener, source, payload);
-                self.certified = None;
+                (self.certified, self.shown) = (None, DomainId::NONE);
             }
             Input::SendFailed { client } => {
                 self.counters.drop(Drop::SendFailed);

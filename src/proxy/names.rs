@@ -65,6 +65,15 @@ impl Proxy {
     /// The router for a configuration: with what its names stand for, as far as is known, and every place numbered.
     pub(super) fn make_router(&mut self, now: Instant, config: Arc<crate::config::Config>) {
         let mut router = Router::with_names(config, &self.gate, &self.lookups.known);
+        let config = Arc::clone(&router.config);
+        for (target, places) in config.targets.iter().zip(router.places_mut()) {
+            for place in places.iter_mut().filter(|place| place.transport.is_secure()) {
+                let uri = &target.uris[place.uri];
+                let host = uri.address.is_none().then_some(&*uri.host);
+                let name = target.tls_name.as_deref().or(host).unwrap_or_default();
+                place.domain = self.outbox.domain(name, true);
+            }
+        }
         self.number(now, &mut router);
         self.router = Arc::new(router);
     }
@@ -192,7 +201,7 @@ impl Proxy {
     }
 
     /// What a name stands for, in the order of RFC 2782: by priority, and by weight as `seed` has it.
-    pub(super) fn known_hops(&self, question: &Question, listener: u8, seed: u64) -> Option<Vec<Hop>> {
+    pub(super) fn known_hops(&mut self, question: &Question, listener: u8, seed: u64) -> Option<Vec<Hop>> {
         let mut left = self.lookups.known.get(question)?.clone();
         left.retain(|found| self.router.hop(listener, found.transport, found.address).is_some());
         let mut hops = Vec::with_capacity(left.len());
@@ -211,7 +220,12 @@ impl Proxy {
             };
             let at = left.iter().position(is_drawn).unwrap_or(0);
             let found = left.swap_remove(at);
-            hops.extend(self.router.hop(listener, found.transport, found.address));
+            let mut hop = self.router.hop(listener, found.transport, found.address);
+            // RFC 5922 §7.3: what was looked up is what the certificate must name.
+            if let Some(hop) = hop.as_mut().filter(|_| found.transport.is_secure()) {
+                hop.domain = self.outbox.domain(&question.host, false);
+            }
+            hops.extend(hop);
         }
         Some(hops)
     }

@@ -187,7 +187,7 @@ impl Proxy {
         let contact = contact.as_ref().map(NameAddr::uri_bytes).unwrap_or_default();
         let early = Early::new(&mut self.scratch, found.call_id, caller, number, contact);
         let caption = early.caption();
-        let reply = self.router.reply(origin.1, origin.0, &found.via);
+        let reply = self.reply_to(*origin, &found.via);
         let names = (id, incoming.from_tag, found.cseq.number);
         let call = Call::new(names, channel, now, (longest, ask_s), early, reply);
         let key = self.calls.insert(call);
@@ -481,7 +481,7 @@ fn next_hop(
         plan.again = Some(at);
         return Some(hop);
     }
-    router.hop(listener, place.transport, place.address)
+    router.hop_to(listener, place)
 }
 
 pub(super) fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 use super::talk::Own;
 use super::{Attempt, Proxy, env, forward};
+use crate::outbox::Hop;
 use crate::sip::{Message, Method, Text, build};
 use crate::store::{Key, Timer};
 use crate::time::Instant;
@@ -76,8 +77,8 @@ impl Proxy {
         let router = std::sync::Arc::clone(&self.router);
         let Some(peer) = self.health.peer(number) else { return };
         peer.asked_at = now;
-        let (transport, address) = peer.way();
-        let Some(hop) = router.hop(0, transport, address) else { return };
+        let (transport, address, domain) = peer.way();
+        let Some(hop) = router.hop(0, transport, address).map(|hop| Hop { domain, ..hop }) else { return };
         let attempt = Attempt { peer: number, own: Own::Probe, ..Attempt::new((Key::NONE, Key::NONE), 0, Key::NONE) };
         let client = self.transactions.open_client(Method::Options, hop, attempt);
         let branch = Branch { client, loop_hash: 0 }.write(&self.secret);

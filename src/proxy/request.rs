@@ -10,11 +10,11 @@ use super::session::{self, Session};
 use super::{Aside, Cancel, Context, Proxy, Role, env};
 use crate::config::UnknownSource;
 use crate::metrics::Drop;
-use crate::outbox::{Hop, ListenerId};
+use crate::outbox::{DomainId, Hop, ListenerId};
 use crate::pool::Refusal;
 use crate::route::Router;
 use crate::sip::message::{Essentials, HEADERS_MAX, VIAS_MAX};
-use crate::sip::{Fault, HeaderName, Message, Method, NameAddr, Scheme, Span, Text, Uri, Via, build, typed};
+use crate::sip::{Fault, HeaderName, Host, Message, Method, NameAddr, Scheme, Span, Text, Uri, Via, build, typed};
 use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::Event;
@@ -132,12 +132,12 @@ impl Proxy {
             return;
         }
         let reply = match message.top_via() {
-            Some(via) => self.router.reply(listener, source, &via),
+            Some(via) => self.reply_to((source, listener), &via),
             // Nothing says where the answer goes. Those we know learn at the address they sent from; nobody else is sent
             // anything they did not ask for.
             None if self.is_known(source) => {
                 let is_reliable = self.router.transport(listener).is_reliable();
-                Hop { listener, address: source, connect: 0, is_reliable }
+                Hop { listener, address: source, connect: 0, domain: DomainId::NONE, is_reliable }
             }
             None => return,
         };
@@ -149,6 +149,23 @@ impl Proxy {
         self.outbox.send(reply, message.method(), Key::NONE, |out| {
             build::response(out, message, source, status, tag.as_bytes(), lines);
         });
+    }
+
+    /// The way of answers, [`Router::reply`]; over TLS, should the connection be gone, to nobody but who can show that he is the
+    /// one who asked: by the name that was shown, else by the one Via says (RFC 5922 §7.3).
+    pub(super) fn reply_to(&mut self, (source, listener): Origin, via: &Via<'_>) -> Hop {
+        let mut hop = self.router.reply(listener, source, via);
+        if hop.is_reliable && self.router.transport(listener).is_secure() {
+            hop.domain = self.shown;
+            if hop.domain == DomainId::NONE
+                && hop.connect != 0
+                && let Host::Name(name) = via.host
+                && self.trunk_of(source).is_some()
+            {
+                hop.domain = self.outbox.domain(&String::from_utf8_lossy(name).to_ascii_lowercase(), false);
+            }
+        }
+        hop
     }
 
     pub(super) fn is_known(&self, source: SocketAddr) -> bool {
@@ -441,7 +458,7 @@ impl Proxy {
             let place = &places[chosen];
             is_open |= sips && !place.transport.is_secure();
             if (!sips || place.transport.is_secure())
-                && let Some(hop) = router.hop(origin.1, place.transport, place.address)
+                && let Some(hop) = router.hop_to(origin.1, place)
             {
                 break (place, hop);
             }
@@ -528,7 +545,7 @@ impl Proxy {
 
     pub(super) fn open(&mut self, incoming: &Incoming<'_>, role: Role, call: Key, dialog: u32) -> Key {
         let Incoming { message, found, method, fingerprint, origin: (source, listener), .. } = *incoming;
-        let reply = self.router.reply(listener, source, &found.via);
+        let reply = self.reply_to((source, listener), &found.via);
         let context = Context {
             role,
             method,

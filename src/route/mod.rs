@@ -14,7 +14,7 @@ pub use explain::{Explanation, explain};
 pub use places::{Found, Names, Place, Question};
 
 use crate::config::{Config, Pattern, Step, Trunk};
-use crate::outbox::{Hop, ListenerId};
+use crate::outbox::{DomainId, Hop, ListenerId};
 use crate::pool::{Gate, PoolId, ServiceId, TrunkId};
 use crate::sip::{Host, Scheme, Transport, Uri, Via};
 
@@ -298,6 +298,11 @@ impl Router {
         self.config.listen.get(usize::from(listener)).map_or(Transport::Udp, |listen| listen.transport)
     }
 
+    /// The way to a target's address of what came in by `listener`.
+    pub fn hop_to(&self, listener: ListenerId, place: &Place) -> Option<Hop> {
+        Some(Hop { domain: place.domain, ..self.hop(listener, place.transport, place.address)? })
+    }
+
     /// The way to `address` by `transport` of what came in by `listener`: by the same one when it can, else by the first
     /// of that transport and address family.
     pub fn hop(&self, listener: ListenerId, transport: Transport, address: SocketAddr) -> Option<Hop> {
@@ -313,7 +318,11 @@ impl Router {
             (0..self.config.listen.len()).find(|at| can(*at))? as ListenerId
         };
         let connect = if transport.is_web_socket() { 0 } else { address.port() };
-        Some(Hop { listener, address, connect, is_reliable: transport.is_reliable() })
+        // A target's address that somebody wrote out is still the target's.
+        let is_there = |place: &&Place| (place.transport, place.address) == (transport, address);
+        let known = || self.places.iter().flatten().find(is_there).map_or(DomainId::NONE, |place| place.domain);
+        let domain = if transport.is_secure() { known() } else { DomainId::NONE };
+        Some(Hop { listener, address, connect, domain, is_reliable: transport.is_reliable() })
     }
 
     /// The way of answers to a request from `source` (§18.2.2): over a stream, its connection, or a new one to the port in
@@ -321,11 +330,12 @@ impl Router {
     pub fn reply(&self, listener: ListenerId, source: SocketAddr, via: &Via<'_>) -> Hop {
         let transport = self.transport(listener);
         if !transport.is_reliable() {
-            return Hop { listener, address: via.reply_to(source), connect: 0, is_reliable: false };
+            let address = via.reply_to(source);
+            return Hop { listener, address, connect: 0, domain: DomainId::NONE, is_reliable: false };
         }
         let port = via.port.unwrap_or_else(|| transport.default_port());
         let connect = if transport.is_web_socket() { 0 } else { port };
-        Hop { listener, address: source, connect, is_reliable: true }
+        Hop { listener, address: source, connect, domain: DomainId::NONE, is_reliable: true }
     }
 }
 

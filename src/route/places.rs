@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Target, TargetUri};
+use crate::outbox::DomainId;
 use crate::sip::{Host, Scheme, Transport, Uri};
 
 /// Addresses of one target; a plan remembers in 64 bits which it tried.
@@ -73,6 +74,8 @@ pub struct Place {
     pub uri: usize,
     /// It gets no new calls.
     pub drain: bool,
+    /// Whom its certificate must name, over TLS.
+    pub domain: DomainId,
     /// Its number in the proxy's table of peers.
     pub peer: u16,
 }
@@ -91,6 +94,7 @@ pub(super) fn places(target: &Target, names: &Names, reaches: &impl Fn(Transport
             weight: u32::from(uri.weight) * u32::from(found.weight.max(1)),
             uri: at,
             drain: uri.drain,
+            domain: DomainId::NONE,
             peer: 0,
         };
         match (uri.address, Question::of(uri)) {

@@ -126,8 +126,8 @@ impl Shard {
             self.sockets.receive(|listener, source, payload| {
                 proxy.handle(now, Input::Datagram { listener, source, payload });
             });
-            self.streams.receive(now, |listener, source, identities, payload| {
-                proxy.handle(now, Input::Stream { listener, source, identities, payload });
+            self.streams.receive(now, |(listener, source, domain), identities, payload| {
+                proxy.handle(now, Input::Stream { listener, source, identities, domain, payload });
             });
             proxy.handle_timeout(now);
             self.streams.handle_timeout(now);
@@ -152,19 +152,6 @@ impl Shard {
     }
 }
 
-/// The certificates at the addresses of targets must bear their targets' names; nobody else's question changes that.
-fn expect(proxy: &Proxy, streams: &mut Streams) {
-    let router = proxy.router();
-    for (at, target) in router.config.targets.iter().enumerate() {
-        for place in router.places(at).iter().filter(|place| place.transport.is_secure()) {
-            let uri = &target.uris[place.uri];
-            if uri.address.is_none() {
-                streams.expect(place.address, target.tls_name.as_deref().unwrap_or(&uri.host));
-            }
-        }
-    }
-}
-
 fn serve(node: &Node, proxy: &mut Proxy, streams: &mut Streams, requests: &Receiver<Request>) {
     while let Ok(request) = requests.try_recv() {
         match request {
@@ -172,13 +159,11 @@ fn serve(node: &Node, proxy: &mut Proxy, streams: &mut Streams, requests: &Recei
                 streams.reload(&config, tls);
                 proxy.handle(node.now(), Input::Reload(config));
                 node.set_router(Arc::clone(proxy.router()));
-                expect(proxy, streams);
                 node.raise_reloaded();
             }
             Request::Resolved { question, answer, ttl } => {
                 proxy.handle(node.now(), Input::Resolved { question: &question, answer, ttl });
                 node.set_router(Arc::clone(proxy.router()));
-                expect(proxy, streams);
             }
             Request::EndCall { slot, keeps_call } => {
                 let input = if keeps_call { Input::Release { slot } } else { Input::EndCall { slot } };

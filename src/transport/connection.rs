@@ -14,7 +14,7 @@ use tungstenite::{HandshakeError, WebSocket};
 
 use super::stream::{BATCH, Closed, OUTPUT_MAX};
 use super::wire::Wire;
-use crate::outbox::ListenerId;
+use crate::outbox::{DomainId, ListenerId};
 use crate::sip::framing::{self, Framer, STREAM_OCTETS_MAX};
 use crate::store::{self, Key};
 use crate::time::Instant;
@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub(super) body: Body,
     pub(super) listener: ListenerId,
     pub(super) peer: SocketAddr,
+    /// Whom its certificate named, when we opened it.
+    pub(super) domain: DomainId,
     pub(super) is_ours: bool,
     pub(super) is_open: bool,
     pub(super) is_connecting: bool,

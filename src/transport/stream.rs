@@ -30,7 +30,7 @@ use super::tls::Tls;
 use super::udp::Sent;
 use super::wire::Wire;
 use crate::config::Config;
-use crate::outbox::{ListenerId, Transmit};
+use crate::outbox::{DomainId, ListenerId, Transmit};
 use crate::sip::Transport;
 use crate::sip::framing::Framer;
 use crate::store::{self, Key, Slab, Wheel};
@@ -51,9 +51,6 @@ const KEPT: usize = 8;
 /// Octets that may wait for a connection to take them.
 pub(super) const OUTPUT_MAX: usize = 256 * 1024;
 
-/// Addresses with a name to expect there.
-const EXPECTED_MAX: usize = 10_000;
-
 #[derive(Clone, Copy)]
 struct Limits {
     connections: usize,
@@ -71,6 +68,10 @@ impl Limits {
     }
 }
 
+/// What a connection is known by: its listener, its other end, and whom the certificate there must name when we opened it. Two
+/// hosts behind one address are two.
+pub type Name = (ListenerId, SocketAddr, DomainId);
+
 struct Listener {
     socket: TcpListener,
     address: SocketAddr,
@@ -85,7 +86,7 @@ pub struct Streams {
     transports: Vec<Transport>,
     listeners: Vec<Option<Listener>>,
     connections: Slab<Connection>,
-    by_peer: HashMap<(ListenerId, SocketAddr), Key, foldhash::fast::RandomState>,
+    by_peer: HashMap<Name, Key, foldhash::fast::RandomState>,
     by_source: HashMap<IpAddr, u32, foldhash::fast::RandomState>,
     wheel: Wheel<Key>,
     /// Connections that may hold octets.
@@ -96,8 +97,6 @@ pub struct Streams {
     failed: Vec<Key>,
     limits: Limits,
     tls: Arc<Tls>,
-    /// Whom to expect at addresses that were looked up.
-    expected: HashMap<SocketAddr, ServerName<'static>, foldhash::fast::RandomState>,
     counts: Counts,
     buffer: Box<[u8]>,
 }
@@ -135,7 +134,6 @@ impl Streams {
             failed: Vec::new(),
             limits: Limits::of(config),
             tls,
-            expected: HashMap::default(),
             counts: Counts::default(),
             buffer: vec![0; BATCH].into_boxed_slice(),
         })
@@ -144,17 +142,6 @@ impl Streams {
     /// New limits and certificates, for connections to come.
     pub fn reload(&mut self, config: &Config, tls: Arc<Tls>) {
         (self.limits, self.tls) = (Limits::of(config), tls);
-        self.expected.clear();
-    }
-
-    /// The certificate at this address must bear that name.
-    pub fn expect(&mut self, address: SocketAddr, name: &str) {
-        if self.expected.len() >= EXPECTED_MAX {
-            self.expected.clear();
-        }
-        if let Ok(name) = ServerName::try_from(name.to_owned()) {
-            self.expected.insert(address, name);
-        }
     }
 
     /// What was counted.
@@ -308,7 +295,8 @@ impl Streams {
         // Without it, what we send may wait for an acknowledgement; it is still sent.
         socket.set_nodelay(true).unwrap_or(());
         *self.by_source.entry(source).or_insert(0) += 1;
-        let key = self.add(now, at as ListenerId, peer, Wire::new(socket, tls), false);
+        let name = (at as ListenerId, peer, DomainId::NONE);
+        let key = self.add(now, name, Wire::new(socket, tls), false);
         if let Some(key) = key {
             self.counts.accepted += 1;
             if self.open(now, key).is_some()
@@ -320,13 +308,15 @@ impl Streams {
         }
     }
 
-    fn add(&mut self, now: Instant, listener: ListenerId, peer: SocketAddr, wire: Wire, is_ours: bool) -> Option<Key> {
+    fn add(&mut self, now: Instant, name: Name, wire: Wire, is_ours: bool) -> Option<Key> {
+        let (listener, peer, domain) = name;
         let is_web = self.transports.get(usize::from(listener)).is_some_and(|it| it.is_web_socket());
         let due = now + PATIENCE;
         let key = self.connections.insert(Connection {
             body: Body::Plain(wire),
             listener,
             peer,
+            domain,
             is_ours,
             is_open: false,
             is_connecting: is_ours,
@@ -362,7 +352,7 @@ impl Streams {
                 connection.body = Body::Opening(Some(Box::new(start)));
             }
         }
-        self.by_peer.insert((listener, peer), key);
+        self.by_peer.insert(name, key);
         if registered.is_err() {
             self.close(key, Closed::Unreachable);
             return None;
@@ -418,30 +408,32 @@ impl Streams {
         Some(())
     }
 
-    fn connect(&mut self, now: Instant, listener: ListenerId, peer: SocketAddr) -> Option<Key> {
+    fn connect(&mut self, now: Instant, name: Name, host: &str) -> Option<Key> {
+        let (listener, peer, _) = name;
         let at = usize::from(listener);
         if self.connections.len() >= self.limits.connections {
             self.counts.refused += 1;
             return None;
         }
         let tls = if self.transports[at].is_secure() {
-            // Whom the configuration expects there, else whom a target's name led us to.
-            let (config, name) = self.tls.client(at, peer)?;
-            let name = name.or_else(|| self.expected.get(&peer).cloned());
-            let name = name.unwrap_or_else(|| ServerName::IpAddress(peer.ip().into()));
-            Some(ClientConnection::new(config, name).ok()?.into())
+            let config = Arc::clone(self.tls.client(at)?);
+            let host = match host {
+                "" => ServerName::IpAddress(peer.ip().into()),
+                host => ServerName::try_from(host.to_owned()).ok()?,
+            };
+            Some(ClientConnection::new(config, host).ok()?.into())
         } else {
             None
         };
         let socket = start(self.listeners[at].as_ref()?.address, peer).ok()?;
-        self.add(now, listener, peer, Wire::new(socket, tls), true)
+        self.add(now, name, Wire::new(socket, tls), true)
     }
 
     fn close(&mut self, key: Key, reason: Closed) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.counts.closed[reason as usize] += 1;
         self.wheel.stop(connection.timer);
-        let name = (connection.listener, connection.peer);
+        let name = (connection.listener, connection.peer, connection.domain);
         if self.by_peer.get(&name) == Some(&key) {
             self.by_peer.remove(&name);
         }
@@ -464,8 +456,8 @@ impl Streams {
 
     // --- receiving ---------------------------------------------------------------------------------------------------
 
-    /// Accepts, reads, and hands whole messages on: listener, other end, the names its certificate proved, the message.
-    pub fn receive(&mut self, now: Instant, mut take: impl FnMut(ListenerId, SocketAddr, &[Box<str>], &[u8])) {
+    /// Accepts, reads, and hands whole messages on: what the connection is known by, the names its certificate proved, the message.
+    pub fn receive(&mut self, now: Instant, mut take: impl FnMut(Name, &[Box<str>], &[u8])) {
         self.accept(now);
         let mut ready = std::mem::take(&mut self.ready);
         // A round has a bound: datagrams and timers get their turn, and who was not read comes first in the next.
@@ -485,19 +477,14 @@ impl Streams {
     }
 
     /// Reads one connection; whether it may hold more, and how many octets came.
-    fn read(
-        &mut self,
-        now: Instant,
-        key: Key,
-        take: &mut impl FnMut(ListenerId, SocketAddr, &[Box<str>], &[u8]),
-    ) -> (bool, usize) {
+    fn read(&mut self, now: Instant, key: Key, take: &mut impl FnMut(Name, &[Box<str>], &[u8])) -> (bool, usize) {
         let Some(connection) = self.connections.get_mut(key) else { return (false, 0) };
         if !connection.is_open {
             connection.is_readable = false;
             return (false, 0);
         }
-        let Connection { body, framer, input, output, identities, listener, peer, .. } = connection;
-        let mut hand = |message: &[u8]| take(*listener, *peer, identities, message);
+        let Connection { body, framer, input, output, identities, listener, peer, domain, .. } = connection;
+        let mut hand = |message: &[u8]| take((*listener, *peer, *domain), identities, message);
         let had = output.len();
         grant(body, BATCH);
         let read = match body {
@@ -553,15 +540,23 @@ impl Streams {
         }
     }
 
+    /// The connection to be used: the one of that name, else one that was accepted from there, whoever it showed to be.
+    fn find(&self, (listener, peer, domain): Name) -> Option<Key> {
+        let accepted = || {
+            let key = self.by_peer.get(&(listener, peer, DomainId::NONE))?;
+            self.connections.get(*key).filter(|connection| !connection.is_ours).map(|_| key)
+        };
+        self.by_peer.get(&(listener, peer, domain)).or_else(accepted).copied()
+    }
+
     /// Queues one message for its connection, which is opened when it must be. [`Streams::flush`] sends.
     pub fn send(&mut self, now: Instant, transmit: &Transmit<'_>) -> Sent {
-        let listener = transmit.listener;
-        let found = self.by_peer.get(&(listener, transmit.destination)).copied();
-        let key = found.or_else(|| {
+        let (listener, domain) = (transmit.listener, transmit.domain);
+        let key = self.find((listener, transmit.destination, domain)).or_else(|| {
             // Gone: the port its other side listens on, if any.
-            let address = SocketAddr::new(transmit.destination.ip(), transmit.connect);
-            let again = self.by_peer.get(&(listener, address)).copied();
-            again.or_else(|| if transmit.connect == 0 { None } else { self.connect(now, listener, address) })
+            let name = (listener, SocketAddr::new(transmit.destination.ip(), transmit.connect), domain);
+            let again = self.find(name);
+            again.or_else(|| if transmit.connect == 0 { None } else { self.connect(now, name, transmit.name) })
         });
         let Some(key) = key else { return Sent::Never };
         let Some(connection) = self.connections.get_mut(key) else { return Sent::Never };

@@ -1,7 +1,5 @@
 //! TLS: certificates from PEM files, and who the other side proved to be (RFC 5922).
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -38,8 +36,6 @@ pub struct Tls {
     servers: Vec<Option<Arc<ServerConfig>>>,
     /// For connections we open: the same certificate is shown when one is asked for.
     clients: Vec<Option<Arc<ClientConfig>>>,
-    /// Whom we expect to find at the addresses of targets.
-    names: HashMap<SocketAddr, ServerName<'static>>,
 }
 
 impl Tls {
@@ -78,15 +74,6 @@ impl Tls {
                 "there is nobody to trust; install ca-certificates, or write [tls] ca = \"/etc/sipweir/authorities.pem\"",
             ));
         }
-        for target in &config.targets {
-            for uri in target.uris.iter().filter(is_secure) {
-                let name = match &target.tls_name {
-                    Some(name) => ServerName::try_from(name.to_string()).ok(),
-                    None => uri.address.map(|address| ServerName::IpAddress(address.ip().into())),
-                };
-                tls.names.extend(uri.address.zip(name));
-            }
-        }
         if problems.is_empty() { Ok(tls) } else { Err(problems) }
     }
 
@@ -94,14 +81,8 @@ impl Tls {
         self.servers.get(listener)?.as_ref()
     }
 
-    /// How to connect to `address`, and whom the configuration expects there.
-    pub(super) fn client(
-        &self,
-        listener: usize,
-        address: SocketAddr,
-    ) -> Option<(Arc<ClientConfig>, Option<ServerName<'static>>)> {
-        let config = self.clients.get(listener)?.as_ref()?;
-        Some((Arc::clone(config), self.names.get(&address).cloned()))
+    pub(super) fn client(&self, listener: usize) -> Option<&Arc<ClientConfig>> {
+        self.clients.get(listener)?.as_ref()
     }
 }
 

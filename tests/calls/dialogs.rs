@@ -1,3 +1,4 @@
+use sipweir::outbox::DomainId;
 use sipweir::proxy::Input;
 
 use crate::world::*;
@@ -185,7 +186,13 @@ fn a_request_within_a_call_that_must_be_secure_goes_by_nothing_else() {
     let secure = info.replacen(&format!("INFO sip:callee@{PBX}"), "INFO sips:callee@pbx.example.net", 1);
     assert_ne!(info, secure);
     let secure = secure.replace("SIP/2.0/UDP", "SIP/2.0/TLS");
-    world.tell(Input::Stream { listener: 1, source: at(CALLER), identities: &[], payload: secure.as_bytes() });
+    world.tell(Input::Stream {
+        listener: 1,
+        source: at(CALLER),
+        identities: &[],
+        domain: DomainId::NONE,
+        payload: secure.as_bytes(),
+    });
     let sent: Vec<&str> = world.sent.iter().map(|(_, text)| &text[..12]).collect();
     assert!(!sent.contains(&"INFO sips:ca") && sent.last() == Some(&"SIP/2.0 502 "), "{sent:?}");
 }
@@ -198,7 +205,13 @@ fn a_bye_to_a_secure_name_still_frees_the_channel_of_a_call_whose_caller_is_hear
     let bye = world.in_dialog(End::Callee, 0, "BYE");
     let (_, rest) = bye.split_once(" SIP/2.0\r\n").expect("a start line");
     let bye = format!("BYE sips:x@caller.example SIP/2.0\r\n{}", rest.replace("SIP/2.0/UDP", "SIP/2.0/TLS"));
-    world.tell(Input::Stream { listener: 1, source: at(PBX), identities: &[], payload: bye.as_bytes() });
+    world.tell(Input::Stream {
+        listener: 1,
+        source: at(PBX),
+        identities: &[],
+        domain: DomainId::NONE,
+        payload: bye.as_bytes(),
+    });
     assert_eq!((world.in_use(), world.reached(CALLER, "BYE")), (0, 0), "freed at once");
     world.run();
     assert_eq!(world.ends(), [("callee_bye", 1)]);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sipweir::outbox::DomainId;
 use sipweir::proxy::{Answer, Input};
 use sipweir::route::{Found, Question};
 use sipweir::sip::Transport;
@@ -230,7 +231,13 @@ fn a_request_that_waited_for_a_name_is_still_from_the_trunk_its_certificate_said
         let mut world = World::new(&config(1, &format!("{listen}{trunk}{}", menu(""))));
         world.run();
         let text = info("certified");
-        let input = Input::Stream { listener: 1, source: at(stranger), identities: names, payload: text.as_bytes() };
+        let input = Input::Stream {
+            listener: 1,
+            source: at(stranger),
+            identities: names,
+            domain: DomainId::NONE,
+            payload: text.as_bytes(),
+        };
         world.tell(input);
         if !expected.is_empty() {
             let found = Found { transport: Transport::Udp, address: at("203.0.113.9:5060"), priority: 1, weight: 0 };

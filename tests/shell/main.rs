@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "real sockets take real time; every wait is bounded")]
 #![allow(missing_docs, reason = "tests")]
 
+mod identity;
 mod names;
 mod patience;
 mod secure;
@@ -106,7 +107,7 @@ fn route_of(answer: &str) -> String {
     routes.concat()
 }
 
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(Instant::now() < end, "waited in vain until {what}");

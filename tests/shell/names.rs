@@ -9,14 +9,14 @@ use sipweir::server::Server;
 use super::secure::{Certificates, dns};
 use super::{Peer, request, wait_for};
 
-struct NameServer {
+pub(super) struct NameServer {
     child: Child,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl NameServer {
     /// Answers for `example.net` only, with these records.
-    fn start(records: &[String]) -> Self {
+    pub(super) fn start(records: &[String]) -> Self {
         let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
         Self::on(port, records)
     }

@@ -60,7 +60,7 @@ impl Bench {
             self.streams.take(now, notice);
         }
         let got = &mut self.got;
-        self.streams.receive(now, |_, _, _, payload| got.push(String::from_utf8_lossy(payload).into_owned()));
+        self.streams.receive(now, |_, _, payload| got.push(String::from_utf8_lossy(payload).into_owned()));
         self.streams.handle_timeout(now);
         self.streams.flush(now);
     }
@@ -253,7 +253,7 @@ fn nobody_is_kept_waiting_by_frames_that_carry_nothing() {
 
 #[test]
 fn who_does_not_read_is_closed_and_costs_no_more_than_its_share() {
-    use sipweir::outbox::Transmit;
+    use sipweir::outbox::{DomainId, Transmit};
     use sipweir::transport::udp::Sent;
     let mut bench = Bench::new();
     let mut deaf = Line::tcp(bench.address);
@@ -268,6 +268,8 @@ fn who_does_not_read_is_closed_and_costs_no_more_than_its_share() {
             listener: 0,
             destination: deaf.address,
             connect: 0,
+            domain: DomainId::NONE,
+            name: "",
             payload: &payload,
             method: sipweir::sip::Method::Options,
             client,

@@ -85,6 +85,29 @@ impl Certificates {
         rustls::ServerConnection::new(Arc::new(config)).expect("a server")
     }
 
+    /// The other side of that connection; `None` when the gate does not take the certificate.
+    pub(super) fn serve_over(&self, socket: TcpStream, name: &str) -> Option<Line> {
+        let mut tls = self.server(name);
+        let mut socket = socket;
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("a timeout");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).ok()?;
+        }
+        // TLS 1.3 lets us end our handshake before the other side has judged it: its first octets tell.
+        let mut first = [0; 1];
+        loop {
+            match tls.reader().read(&mut first) {
+                Ok(1) => break,
+                Ok(_) => return None,
+                Err(_) => {
+                    let read = tls.read_tls(&mut socket).ok()?;
+                    tls.process_new_packets().ok().filter(|_| read > 0)?;
+                }
+            }
+        }
+        Some(Line::over(socket, |socket| Box::new(StreamOwned::new(tls, socket))).after(&first))
+    }
+
     /// The next connection a listener gets, over TLS.
     fn serve(&self, listener: &TcpListener, name: &str) -> Line {
         let (socket, _) = listener.accept().expect("a connection");

@@ -36,6 +36,12 @@ impl Line {
         Self { octets: wrap(socket), address, input: Vec::new(), framer: Framer::default() }
     }
 
+    /// The same, whose first octets were read already.
+    pub(super) fn after(mut self, octets: &[u8]) -> Self {
+        self.input.extend_from_slice(octets);
+        self
+    }
+
     pub(super) fn tcp(to: SocketAddr) -> Self {
         Self::over(TcpStream::connect(to).expect("connected"), |socket| Box::new(socket))
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
+use sipweir::outbox::DomainId;
 use sipweir::config::Config;
 use sipweir::pool::{Gate, Slots};
 use sipweir::proxy::{Answer, Input, Output, Proxy};
@@ -82,7 +83,7 @@ fuzz_target!(|data: &[u8]| {
                     proxy.handle(now, if what & 64 == 0 { Input::EndCall { slot: *slot } } else { Input::Release { slot: *slot } });
                 }
             }
-            14 => proxy.handle(now, Input::Stream { listener: 1, source, identities: &[], payload: &said }),
+            14 => proxy.handle(now, Input::Stream { listener: 1, source, identities: &[], domain: DomainId::NONE, payload: &said }),
             _ => proxy.handle(now, Input::Datagram { listener: 0, source, payload: &said }),
         }
         let mut questions = Vec::new();
