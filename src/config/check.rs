@@ -210,6 +210,7 @@ fn read_limits(root: &mut Section, problems: &mut Problems) -> Limits {
         transactions: 4_000_000,
         connections: 10_000,
         connections_per_source: 1_000,
+        connection_mb: 256,
         connection_idle: Duration::from_secs(900),
     };
     if let Some(mut section) = root.section(problems, "limits") {
@@ -219,6 +220,7 @@ fn read_limits(root: &mut Section, problems: &mut Problems) -> Limits {
         limits.connections_per_source = section
             .number(problems, "connections_per_source", 1..=1_000_000)
             .unwrap_or_else(|| limits.connections_per_source.min(limits.connections));
+        limits.connection_mb = section.number(problems, "connection_mb", 1..=65_536).unwrap_or(limits.connection_mb);
         if let Some(seconds) = section.number(problems, "connection_idle_s", 10..=86_400) {
             limits.connection_idle = Duration::from_secs(u64::from(seconds));
         }

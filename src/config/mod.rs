@@ -321,6 +321,8 @@ pub struct Limits {
     pub connections: u32,
     /// Most connections of one address at a time.
     pub connections_per_source: u32,
+    /// Most memory of messages that came in part or wait to be sent, in MiB; one address has an eighth.
+    pub connection_mb: u32,
     /// A connection that carries nothing for so long is closed.
     pub connection_idle: Duration,
 }

@@ -70,6 +70,10 @@ pub(super) struct Connection {
     pub(super) has_spoken: bool,
     pub(super) timer: store::Timer,
     pub(super) due: Instant,
+    /// Octets kept for it, as they were weighed last.
+    pub(super) weight: usize,
+    /// Of these, what a WebSocket keeps itself: of an unfinished message, and unsent.
+    pub(super) in_web: [usize; 2],
 }
 
 /// Binds one listener. Not yet registered with a shard.
@@ -112,6 +116,11 @@ impl Connection {
             Body::Web(socket) => Some(socket.get_mut()),
             Body::Opening(shaking) => shaking.as_mut().map(|shaking| shaking.get_mut().get_mut()),
         }
+    }
+
+    /// Octets kept for it: of messages that are not whole, and of those it did not take.
+    pub(super) fn octets(&self) -> usize {
+        self.input.capacity() + self.output.capacity() + self.in_web[0] + self.in_web[1]
     }
 
     /// When it has to be looked at next.

@@ -2,6 +2,7 @@
 
 mod connection;
 mod counts;
+mod shares;
 pub mod stream;
 pub mod tls;
 pub mod udp;

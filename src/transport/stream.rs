@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use super::connection::{
     subprotocol, web_config, write_out,
 };
 pub use super::counts::{Closed, Counts};
+use super::shares::Shares;
 use super::tls::Tls;
 use super::udp::Sent;
 use super::wire::Wire;
@@ -55,6 +56,7 @@ pub(super) const OUTPUT_MAX: usize = 256 * 1024;
 struct Limits {
     connections: usize,
     per_source: u32,
+    octets: usize,
     idle: Duration,
 }
 
@@ -63,6 +65,7 @@ impl Limits {
         Self {
             connections: config.limits.connections as usize,
             per_source: config.limits.connections_per_source,
+            octets: config.limits.connection_mb as usize * 1024 * 1024,
             idle: config.limits.connection_idle,
         }
     }
@@ -87,7 +90,7 @@ pub struct Streams {
     listeners: Vec<Option<Listener>>,
     connections: Slab<Connection>,
     by_peer: HashMap<Name, Key, foldhash::fast::RandomState>,
-    by_source: HashMap<IpAddr, u32, foldhash::fast::RandomState>,
+    shares: Shares,
     wheel: Wheel<Key>,
     /// Connections that may hold octets.
     ready: Vec<Key>,
@@ -127,7 +130,7 @@ impl Streams {
             listeners,
             connections: Slab::default(),
             by_peer: HashMap::default(),
-            by_source: HashMap::default(),
+            shares: Shares::default(),
             wheel: Wheel::default(),
             ready: Vec::new(),
             dirty: Vec::new(),
@@ -278,8 +281,7 @@ impl Streams {
     }
 
     fn accepted(&mut self, now: Instant, at: usize, socket: TcpStream, peer: SocketAddr) {
-        let source = source_of(peer.ip());
-        let of_source = self.by_source.get(&source).copied().unwrap_or(0);
+        let of_source = self.shares.connections(peer.ip());
         let most = self.limits.connections - self.limits.connections / KEPT;
         if self.connections.len() >= most || of_source >= self.limits.per_source {
             self.counts.refused += 1;
@@ -294,7 +296,7 @@ impl Streams {
         };
         // Without it, what we send may wait for an acknowledgement; it is still sent.
         socket.set_nodelay(true).unwrap_or(());
-        *self.by_source.entry(source).or_insert(0) += 1;
+        self.shares.enter(peer.ip());
         let name = (at as ListenerId, peer, DomainId::NONE);
         let key = self.add(now, name, Wire::new(socket, tls), false);
         if let Some(key) = key {
@@ -335,6 +337,8 @@ impl Streams {
             has_spoken: false,
             timer: store::Timer::NONE,
             due,
+            weight: 0,
+            in_web: [0, 0],
         });
         let token = Token((key.generation as usize) << 32 | key.index as usize);
         let connection = self.connections.get_mut(key)?;
@@ -437,13 +441,10 @@ impl Streams {
         if self.by_peer.get(&name) == Some(&key) {
             self.by_peer.remove(&name);
         }
-        if !connection.is_ours
-            && let Some(count) = self.by_source.get_mut(&source_of(connection.peer.ip()))
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.by_source.remove(&source_of(connection.peer.ip()));
-            }
+        let source = (!connection.is_ours).then_some(connection.peer.ip());
+        self.shares.weigh(source, (connection.weight, 0), usize::MAX);
+        if let Some(source) = source {
+            self.shares.leave(source);
         }
         self.failed.extend(connection.clients.drain(..).map(|(_, client)| client));
         if let Some(wire) = connection.wire() {
@@ -514,6 +515,9 @@ impl Streams {
                 if progress.octets > 0 {
                     (connection.last, connection.asked_at) = (now, None);
                 }
+                if is_web {
+                    connection.in_web[0] = if is_partial { connection.in_web[0] + taken } else { 0 };
+                }
                 // A message that is finished ends the wait for it, even if the next one has begun.
                 if progress.messages > 0 || !is_partial {
                     connection.slow_since = None;
@@ -525,12 +529,27 @@ impl Streams {
                 if wrote {
                     self.touch(key);
                 }
+                self.weigh(key);
                 (has_more, progress.octets.max(taken))
             }
         }
     }
 
     // --- sending -----------------------------------------------------------------------------------------------------
+
+    /// What is kept for a connection changed. One that was accepted is closed when it has more than its share.
+    fn weigh(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let after = connection.octets();
+        let before = std::mem::replace(&mut connection.weight, after);
+        if after == before {
+            return;
+        }
+        let source = (!connection.is_ours).then_some(connection.peer.ip());
+        if !self.shares.weigh(source, (before, after), self.limits.octets) && source.is_some() {
+            self.close(key, Closed::Full);
+        }
+    }
 
     fn touch(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key)
@@ -566,6 +585,7 @@ impl Streams {
                     Ok(text) => Frame::text(text),
                     Err(_) => Frame::binary(transmit.payload.to_vec()),
                 };
+                connection.in_web[1] += transmit.payload.len();
                 match socket.write(frame) {
                     Ok(()) => {}
                     Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -602,6 +622,7 @@ impl Streams {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             connection.is_dirty = false;
             if !connection.is_open {
+                self.weigh(key);
                 continue;
             }
             let Connection { body, output, clients, .. } = connection;
@@ -619,7 +640,7 @@ impl Streams {
                 *end > 0
             });
             match written {
-                Ok(()) => connection.deaf_since = None,
+                Ok(()) => (connection.deaf_since, connection.in_web[1]) = (None, 0),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if taken > 0 || connection.deaf_since.is_none() {
                         connection.deaf_since = Some(now);
@@ -628,6 +649,7 @@ impl Streams {
                 }
                 Err(_) => self.close(key, Closed::Peer),
             }
+            self.weigh(key);
         }
         // Its memory serves again.
         self.dirty.append(&mut dirty);
@@ -636,13 +658,5 @@ impl Streams {
     /// A client transaction whose request was queued and could not be sent.
     pub fn pop_failed(&mut self) -> Option<Key> {
         self.failed.pop()
-    }
-}
-
-/// Whose connections count together: one address, or the block of IPv6 one customer has.
-fn source_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => std::net::Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
     }
 }

@@ -28,11 +28,16 @@ impl Bench {
 
     /// With the first listener of that configuration.
     fn with(listener: &str) -> Self {
+        Self::within(listener, "")
+    }
+
+    /// The same within these limits.
+    fn within(listener: &str, limits: &str) -> Self {
         let poll = mio::Poll::new().expect("a queue");
         let bound = sipweir::transport::stream::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let address = bound.local_addr().expect("bound");
-        let config =
-            Config::parse(&with_listeners(&format!("{listener}{UDP}"), "\"sip:127.0.0.9:5060\"", "")).expect("valid");
+        let config = Config::parse(&with_listeners(&format!("{limits}{listener}{UDP}"), "\"sip:127.0.0.9:5060\"", ""))
+            .expect("valid");
         let tls = Arc::new(sipweir::transport::tls::Tls::load(&config).expect("its files are good"));
         let registry = poll.registry().try_clone().expect("a queue");
         let streams = sipweir::transport::stream::Streams::new(registry, vec![Some(bound)], &config, tls);
@@ -283,4 +288,57 @@ fn who_does_not_read_is_closed_and_costs_no_more_than_its_share() {
     assert!(sent < 1_000, "what waits for one connection has a bound");
     assert_eq!(bench.closed(sipweir::transport::stream::Closed::Full), 1);
     assert_eq!(bench.streams.pop_failed(), Some(client), "whose request was not sent is told");
+}
+
+/// A connection from that address of this machine.
+fn from(source: &str, to: SocketAddr) -> TcpStream {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::new(source.parse().expect("an address"), 0).into()).expect("ours");
+    socket.connect(&to.into()).expect("connected");
+    socket.into()
+}
+
+#[test]
+fn unfinished_messages_of_one_source_take_an_eighth_of_the_memory_and_no_more() {
+    use sipweir::transport::stream::Closed;
+    let web = "[[listen]]\nuri = \"ws:127.0.0.1:0\"\n";
+    for listener in [TCP, web] {
+        // 1 MiB in all, 128 KiB for one address: two of these, never four.
+        let mut bench = Bench::within(listener, "[limits]\nconnection_mb = 1\n");
+        let mut lines: Vec<TcpStream> = Vec::new();
+        let part = format!("OPTIONS sip:x SIP/2.0\r\nContent-Length: 50000\r\n\r\n{}", "x".repeat(45_000));
+        let handshake = "GET / HTTP/1.1\r\nHost: gate\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                         Sec-WebSocket-Protocol: sip\r\n\r\n";
+        // A text frame of 50,000 octets, masked with nothing.
+        let frame = [&b"\x81\xfe\xc3\x50\0\0\0\0"[..], part.as_bytes()].concat();
+        for at in 0..5 {
+            let mut line = from(if at < 4 { "127.0.0.1" } else { "127.0.0.2" }, bench.address);
+            if listener == web {
+                line.write_all(handshake.as_bytes()).expect("sent");
+                bench.until_idle(1);
+                line.write_all(&frame).expect("sent");
+            } else {
+                line.write_all(part.as_bytes()).expect("sent");
+            }
+            bench.until_idle(1);
+            lines.push(line);
+        }
+        let full = bench.closed(Closed::Full);
+        assert!((1..=3).contains(&full), "{listener}: {:?}", bench.streams.counts());
+        // Who has taken nothing is not among them.
+        let mut octet = [0; 1];
+        lines[4].set_nonblocking(true).expect("set");
+        let mut read = || lines[4].read(&mut octet);
+        while listener == web && matches!(read(), Ok(1..)) {}
+        assert_eq!(read().map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock), "{listener}");
+        // What is closed weighs nothing any more.
+        drop(lines);
+        bench.until(2, 0, 0);
+        let mut line = from("127.0.0.1", bench.address);
+        line.write_all(if listener == web { handshake.as_bytes() } else { part.as_bytes() }).expect("sent");
+        bench.until(3, 1, 0);
+        assert_eq!(bench.closed(Closed::Full), full);
+    }
 }

@@ -410,3 +410,26 @@ fn a_browser_calls_over_websocket_and_is_called_back_over_it() {
         server.stop();
     }
 }
+
+#[test]
+fn strangers_never_take_the_connections_kept_for_those_we_open() {
+    let pbx = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let limits = "[limits]\nconnections = 8\nconnections_per_source = 8\n";
+    let pbx_uri = format!("\"sip:{};transport=tcp\"", pbx.local_addr().expect("bound"));
+    let server = start(&with_listeners(&format!("{limits}{UDP}{TCP}"), &pbx_uri, ""));
+    let (udp, gate) = (server.listen()[0], server.listen()[1]);
+    let mut lines: Vec<Line> = (0..7).map(|_| Line::tcp(gate)).collect();
+    for line in &mut lines {
+        // Each is there for certain before the next thing happens.
+        line.send("\r\n\r\n");
+        line.expect("\r\n");
+    }
+    assert_eq!(Line::tcp(gate).next("x"), None, "the eighth, for all that its address may have eight");
+    let caller = Peer::new("127.0.0.1");
+    caller.send(udp, request("INVITE", &format!("sip:100@{udp}"), caller.address, "k", "", 1, "").as_bytes());
+    let mut callee = accept(&pbx);
+    let invite = callee.expect("INVITE ");
+    answer(&mut callee, &invite, "486 Busy Here");
+    caller.expect("SIP/2.0 486 ");
+    server.stop();
+}
