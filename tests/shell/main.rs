@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "real sockets take real time; every wait is bounded")]
 #![allow(missing_docs, reason = "tests")]
 
+mod departures;
 mod identity;
 mod names;
 mod patience;
