@@ -46,6 +46,14 @@ pub(crate) fn port() -> u16 {
     panic!("no free port");
 }
 
+/// A port for who takes some of those above it, too (SIPp for media, baresip for TLS): from a range of its own, so that none is
+/// anybody's.
+pub(crate) fn roomy_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % 40) as u16 * 200;
+    10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(8)) % 9_000
+}
+
 /// The gate under test and the ports around it.
 pub(crate) struct Gate {
     child: Child,

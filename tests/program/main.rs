@@ -9,3 +9,4 @@ mod gate;
 mod licences;
 mod phone;
 mod sipp;
+mod targets;

@@ -2,16 +2,17 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::gate::{Gate, TO_VOICEMAIL, config, port, scenario};
+use crate::gate::{Gate, TO_VOICEMAIL, config, port, roomy_port, scenario};
 
 /// SIPp as a callee; ends with the test.
-struct Callee(Child);
+pub(crate) struct Callee(Child);
 
 impl Drop for Callee {
     fn drop(&mut self) {
@@ -20,16 +21,26 @@ impl Drop for Callee {
     }
 }
 
-fn sipp(gate: &Gate, name: &str) -> Command {
+fn sipp(gate: &Gate, scenario: &Path) -> Command {
     let mut command = Command::new("sipp");
-    let media = port().to_string();
-    command.arg("-sf").arg(scenario(name)).args(["-i", "127.0.0.1", "-mp", &media, "-nostdin"]);
+    let media = roomy_port().to_string();
+    command.arg("-sf").arg(scenario).args(["-i", "127.0.0.1", "-mp", &media, "-nostdin"]);
     command.current_dir(&gate.folder.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-fn callee(gate: &Gate, name: &str, port: u16, talk_ms: u32) -> Callee {
-    let child = sipp(gate, name).args(["-p", &port.to_string(), "-d", &talk_ms.to_string()]).spawn();
+pub(crate) fn callee(gate: &Gate, name: &str, port: u16, talk_ms: u32) -> Callee {
+    listening(gate, &scenario(name), port, talk_ms)
+}
+
+/// The same by a scenario of its own.
+pub(crate) fn callee_of(gate: &Gate, scenario: &Path, port: u16) -> Callee {
+    listening(gate, scenario, port, 0)
+}
+
+fn listening(gate: &Gate, scenario: &Path, port: u16, talk_ms: u32) -> Callee {
+    // It answers OPTIONS besides.
+    let child = sipp(gate, scenario).args(["-aa", "-p", &port.to_string(), "-d", &talk_ms.to_string()]).spawn();
     let child = child.expect("sipp is installed: see tests/run");
     let bound = format!("0100007F:{port:04X}");
     gate.wait_for("SIPp listens", |_| {
@@ -39,16 +50,21 @@ fn callee(gate: &Gate, name: &str, port: u16, talk_ms: u32) -> Callee {
 }
 
 /// Runs SIPp as a caller to its end; true when every call went as its scenario says.
-fn calls(gate: &Gate, name: &str, count: u32, rate: u32, talk_ms: u32) -> bool {
+pub(crate) fn calls(gate: &Gate, name: &str, count: u32, rate: u32, talk_ms: u32) -> bool {
     start_calls(gate, name, count, rate, talk_ms, gate.sip).wait().expect("sipp ends").success()
 }
 
-fn start_calls(gate: &Gate, name: &str, count: u32, rate: u32, talk_ms: u32, to: u16) -> Child {
+pub(crate) fn start_calls(gate: &Gate, name: &str, count: u32, rate: u32, talk_ms: u32, to: u16) -> Child {
+    start_scenario(gate, &scenario(name), count, rate, talk_ms, to)
+}
+
+/// The same by a scenario of its own.
+pub(crate) fn start_scenario(gate: &Gate, scenario: &Path, count: u32, rate: u32, talk_ms: u32, to: u16) -> Child {
     let numbers = [count, rate, talk_ms].map(|number| number.to_string());
     let [count, rate, talk] = &numbers;
     let caller = port().to_string();
     let to = format!("127.0.0.1:{to}");
-    sipp(gate, name)
+    sipp(gate, scenario)
         .args([
             "-s",
             "100",
@@ -286,7 +302,7 @@ fn lowering_the_capacity_by_sighup_cuts_no_call() {
 fn the_load_recipe_of_the_deploy_folder_says_what_became_of_the_calls() {
     let gate = Gate::start(2, TO_VOICEMAIL);
     let ports = [port(), gate.pbx, gate.voicemail].map(|port| port.to_string());
-    let output = Command::new(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/sipp/load"))
+    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/sipp/load"))
         .args(["-r", "20", "-t", "2", "-d", "300", "-p", &ports[0], "-P", &ports[1], "-O", &ports[2]])
         .arg(format!("127.0.0.1:{}", gate.sip))
         .current_dir(&gate.folder.0)
@@ -301,7 +317,7 @@ fn the_load_recipe_of_the_deploy_folder_says_what_became_of_the_calls() {
 /// SIPp's own scenarios, over that transport (`u1`, `t1`).
 fn built_in(gate: &Gate, role: &str, transport: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("sipp");
-    let media = port().to_string();
+    let media = roomy_port().to_string();
     command.args(["-sn", role, "-t", transport, "-i", "127.0.0.1", "-mp", &media, "-nostdin"]).args(arguments);
     command.current_dir(&gate.folder.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
