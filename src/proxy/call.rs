@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::health::NO_PEER;
 use super::talk::Talk;
-use super::transfer::Refer;
 use crate::metrics::EndReason;
 use crate::outbox::Hop;
 use crate::pool::{Caption, Channel, PoolId, ServiceId, SlotId};
@@ -161,8 +160,8 @@ pub(super) struct Rare {
     pub(super) is_suspect: bool,
     /// Another call has its channel: it has to end soon.
     pub(super) is_replaced: bool,
-    /// Whether its callee transfers it.
-    pub(super) refer: Refer,
+    /// REFERs of its callee that the caller took and has not told the end of, by CSeq.
+    pub(super) refers: Vec<u32>,
     /// The call that replaces it and gets its channel.
     pub(super) heir: Key,
     /// The call it has its channel from.
@@ -177,7 +176,7 @@ static NOTHING_RARE: Rare = Rare {
     missed: 0,
     is_suspect: false,
     is_replaced: false,
-    refer: Refer::No,
+    refers: Vec::new(),
     heir: Key::NONE,
     replaced: Key::NONE,
     ending: None,
@@ -278,13 +277,6 @@ impl Call {
 
     pub(super) fn rare_mut(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
-    }
-
-    /// How far a REFER came. Nothing is kept for calls that never had one.
-    pub(super) fn set_refer(&mut self, refer: Refer) {
-        if self.rare().refer != refer {
-            self.rare_mut().refer = refer;
-        }
     }
 
     /// It gave a sign of life. Says whether it was suspect.

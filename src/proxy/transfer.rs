@@ -13,15 +13,8 @@ use crate::sip::{HeaderName, Message, Method, NameAddr, trim};
 use crate::store::Key;
 use crate::time::Instant;
 
-/// How far a REFER of the callee came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Refer {
-    /// There is none.
-    #[default]
-    No,
-    /// The caller took it, and will say what became of it.
-    Accepted,
-}
+/// REFERs of one call that wait for their end; the oldest makes room.
+const REFERS_MAX: usize = 4;
 
 impl Proxy {
     /// The call uses no channel from now on. What it holds of its trunk stays.
@@ -32,7 +25,9 @@ impl Proxy {
         }
         let Some(call) = self.calls.get_mut(key).filter(|call| call.answered) else { return };
         call.users = 0;
-        call.set_refer(Refer::No);
+        if !call.rare().refers.is_empty() {
+            call.rare_mut().refers.clear();
+        }
         let mut channels = call.channels_mut().filter(|it| it.pool().is_some()).peekable();
         if channels.peek().is_some() {
             self.counters.transfers += 1;
@@ -87,16 +82,27 @@ impl Proxy {
             // RFC 4488 §4: with `Refer-Sub: false` no NOTIFY will come, so that nothing says it went well but the PBX' BYE.
             (Method::Refer, false) => {
                 let is_silent = answer.named("Refer-Sub").is_some_and(|value| value.eq_ignore_ascii_case(b"false"));
-                call.set_refer(if is_silent { Refer::No } else { Refer::Accepted });
+                let Some(cseq) = request.check().ok().map(|found| found.cseq.number).filter(|_| !is_silent) else {
+                    return;
+                };
+                let refers = &mut call.rare_mut().refers;
+                if refers.len() == REFERS_MAX {
+                    refers.remove(0);
+                }
+                refers.push(cseq);
             }
-            (Method::Notify, true) if call.rare().refer == Refer::Accepted => {
+            (Method::Notify, true) => {
+                // RFC 3515 §2.4.6: which REFER it is about; the first one when it does not say.
+                let about = refer_of(&request);
+                let is_it = |cseq: &u32| about.is_some_and(|about| about.is_none_or(|about| about == *cseq));
+                let Some(at) = call.rare().refers.iter().position(is_it) else { return };
                 // Whoever else knows the tags says nothing that frees a channel.
                 if source.ip() != call.caller.address.ip() {
                     return;
                 }
                 match sipfrag_status(&request) {
                     Some(200..300) => self.release_channels(now, key),
-                    Some(300..) => call.set_refer(Refer::No),
+                    Some(300..) => drop(call.rare_mut().refers.remove(at)),
                     Some(_) | None => {}
                 }
             }
@@ -188,12 +194,21 @@ fn target_of(router: &Router, address: SocketAddr) -> Option<&Target> {
     Some(&router.config.targets[found])
 }
 
+/// The REFER a NOTIFY is about, by the number its Event says; `None` when it is about none.
+fn refer_of(request: &Message<'_>) -> Option<Option<u32>> {
+    let event = request.named("Event").or_else(|| request.named("o"))?;
+    let mut parts = event.split(|octet| *octet == b';').map(trim);
+    parts.next().filter(|package| package.eq_ignore_ascii_case(b"refer"))?;
+    let id = parts.map(crate::sip::uri::split_parameter).find(|(name, _)| name.eq_ignore_ascii_case(b"id"));
+    match id {
+        None => Some(None),
+        Some((_, value)) => crate::sip::decimal(value).map(Some),
+    }
+}
+
 /// The status in the body of a NOTIFY that tells what became of a REFER (RFC 3515 §2.4.5).
 fn sipfrag_status(request: &Message<'_>) -> Option<u16> {
-    let event = request.named("Event").or_else(|| request.named("o"))?;
-    let package = event.split(|octet| *octet == b';').next().map(trim)?;
     let body = request.body();
     let rest = body.get(..8).filter(|start| start.eq_ignore_ascii_case(b"SIP/2.0 ")).map(|_| &body[8..])?;
-    let status = crate::sip::decimal(rest.get(..3)?)?;
-    package.eq_ignore_ascii_case(b"refer").then_some(status as u16)
+    crate::sip::decimal(rest.get(..3)?).map(|status| status as u16)
 }

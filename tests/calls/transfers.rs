@@ -36,9 +36,15 @@ pub(crate) fn refer(world: &mut World, answer: &str) {
 
 /// The caller tells what became of it, from `source`.
 pub(crate) fn notify(world: &mut World, caller: usize, source: &str, status: &str) {
+    let id = world.callees[0].cseq;
+    notify_of(world, caller, source, status, &format!("refer;id={id}"));
+}
+
+/// The same of a REFER of that name.
+fn notify_of(world: &mut World, caller: usize, source: &str, status: &str, event: &str) {
     let body = format!("SIP/2.0 {status}\r\n");
     let lines = format!(
-        "Event: refer;id=1\r\nSubscription-State: active\r\nContent-Type: message/sipfrag\r\nContent-Length: {}\r\n\r\n{body}",
+        "Event: {event}\r\nSubscription-State: active\r\nContent-Type: message/sipfrag\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let text = world.in_dialog(End::Caller, caller, "NOTIFY").replace("Content-Length: 0\r\n\r\n", &lines);
@@ -79,6 +85,34 @@ fn a_transfer_that_fails_frees_nothing() {
         notify(&mut world, caller, CALLER, "200 OK");
         assert_eq!(world.in_use(), 0);
     }
+}
+
+#[test]
+fn of_two_transfers_at_a_time_each_has_its_own_end() {
+    let (mut world, caller) = up();
+    refer(&mut world, "202 Accepted");
+    let first = world.callees[0].cseq;
+    refer(&mut world, "202 Accepted");
+    let second = world.callees[0].cseq;
+    notify_of(&mut world, caller, CALLER, "200 OK", &format!("refer;id={}", second + 7));
+    assert_eq!(world.in_use(), 1, "nobody knows that one");
+    notify_of(&mut world, caller, CALLER, "486 Busy Here", &format!("refer; ID={first}"));
+    notify_of(&mut world, caller, CALLER, "200 OK", &format!("refer;id={first}"));
+    assert_eq!(world.in_use(), 1, "the first has failed");
+    notify_of(&mut world, caller, CALLER, "200 OK", &format!("refer;id={second}"));
+    assert_eq!((world.in_use(), world.proxy.counters().transfers), (0, 1));
+    // Of the first REFER the number may be left out (RFC 3515 2.4.6).
+    let (mut world, caller) = up();
+    refer(&mut world, "202 Accepted");
+    notify_of(&mut world, caller, CALLER, "200 OK", "refer");
+    assert_eq!(world.in_use(), 0);
+    // More than are kept: the oldest is forgotten.
+    let (mut world, caller) = up();
+    (0..5).for_each(|_| refer(&mut world, "202 Accepted"));
+    notify_of(&mut world, caller, CALLER, "200 OK", "refer;id=101");
+    assert_eq!(world.in_use(), 1);
+    notify_of(&mut world, caller, CALLER, "200 OK", "refer;id=102");
+    assert_eq!(world.in_use(), 0);
 }
 
 #[test]
