@@ -186,15 +186,16 @@ struct ExplainQuery {
 async fn explained(State(admin): State<Arc<Admin>>, Query(query): Query<ExplainQuery>) -> Response {
     let node = admin.handle.node();
     let Some(router) = node.router() else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-    match explain(&router, &node.gate, &query.trunk, &query.number) {
-        Some(mut explanation) => {
-            let exposition = admin.exposition.lock().unwrap_or_else(PoisonError::into_inner);
-            let peers = exposition.peers().iter().map(Peer::from).filter(|peer| peer.state != "up");
-            explanation.steps.extend(peers.map(|Peer { target, uri, address, state, .. }| {
-                format!("target {target}, {uri} ({address}), is {state}: no new calls go there")
-            }));
-            Json(explanation).into_response()
-        }
+    let peers: Vec<Peer> = {
+        let exposition = admin.exposition.lock().unwrap_or_else(PoisonError::into_inner);
+        exposition.peers().iter().map(Peer::from).collect()
+    };
+    let closed = |target: &str, address: &str| {
+        let is_it = |peer: &&Peer| peer.target == target && peer.address == address;
+        peers.iter().find(is_it).map(|peer| peer.state.clone()).filter(|state| state != "up")
+    };
+    match explain(&router, &node.gate, (&query.trunk, &query.number), Some(&closed)) {
+        Some(explanation) => Json(explanation).into_response(),
         None => (StatusCode::NOT_FOUND, Json(Problem::no_trunk(&router.config, &query.trunk))).into_response(),
     }
 }

@@ -35,7 +35,7 @@ impl Explain {
                 let config = Arc::new(read_config(path)?);
                 let gate = Gate::licensed(&config.settings(), standing_of(&config)?);
                 let router = Router::new(Arc::clone(&config), &gate);
-                let found = explain(&router, &gate, &self.trunk, &self.number)
+                let found = explain(&router, &gate, (&self.trunk, &self.number), None)
                     .ok_or_else(|| ExitError::NotFound(Problem::no_trunk(&config, &self.trunk).problem))?;
                 serde_json::to_value(found).expect("an explanation has string keys only")
             }

@@ -19,8 +19,18 @@ pub struct Explanation {
     pub steps: Vec<String>,
 }
 
-/// Walks the ladder for a call from `trunk` to `number`, changing nothing. `None` when there is no such trunk.
-pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Option<Explanation> {
+/// What keeps new calls from an address of a target (its name, and the address as views write it): `down`, `draining` and the
+/// like; `None` when nothing does.
+pub type Closed<'a> = &'a dyn Fn(&str, &str) -> Option<String>;
+
+/// Walks the ladder for a call from `trunk` to `number`, changing nothing; with `closed`, as far as the target. `None` when there
+/// is no such trunk.
+pub fn explain(
+    router: &Router,
+    gate: &Gate,
+    (trunk, number): (&str, &str),
+    closed: Option<Closed<'_>>,
+) -> Option<Explanation> {
     let config = &router.config;
     let at = config.trunks.iter().position(|known| &*known.name == trunk)?;
     let view = gate.view();
@@ -73,6 +83,14 @@ pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Optio
         let target = &config.targets[service.target];
         let uris: Vec<&str> = target.uris.iter().map(|uri| &*uri.host_port).collect();
         steps.push(format!("admitted: to target {} ({})", target.name, uris.join(", then ")));
+        let (is_reached, states) = closed.map_or((true, Vec::new()), |closed| reached(router, service.target, closed));
+        steps.extend(states);
+        if !is_reached {
+            let refusal = Refusal::TargetFailed;
+            steps.push(format!("no address of target {} takes calls: {refusal}", target.name));
+            steps.push(format!("overflow plan: {}", plan(router, at_service, Some(refusal))));
+            return Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps });
+        }
         steps.push(format!("if the target fails: {}", plan(router, at_service, None)));
         return Some(Explanation { verdict: "admit", service: name, refusal: None, steps });
     };
@@ -87,6 +105,26 @@ pub fn explain(router: &Router, gate: &Gate, trunk: &str, number: &str) -> Optio
     let name_of = if is_unlicensed { "unlicensed plan" } else { "overflow plan" };
     steps.push(format!("{name_of}: {}", plan(router, at_service, Some(refusal))));
     Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps })
+}
+
+/// Whether any address of a target takes calls, and a line for each that does not.
+fn reached(router: &Router, target: usize, closed: Closed<'_>) -> (bool, Vec<String>) {
+    let settings = &router.config.targets[target];
+    let places = router.places(target);
+    let (mut is_reached, mut lines) = (false, Vec::new());
+    for place in places {
+        let address = format!("{}:{}", place.transport, place.address);
+        match closed(&settings.name, &address) {
+            Some(state) => lines.push(format!(
+                "target {}, {} ({address}), is {state}: no new calls go there",
+                settings.name, settings.uris[place.uri].text
+            )),
+            None => is_reached = true,
+        }
+    }
+    let unknown = settings.uris.iter().enumerate().filter(|(at, _)| places.iter().all(|place| place.uri != *at));
+    lines.extend(unknown.map(|(_, uri)| format!("target {}, {}: no address is known", settings.name, uri.text)));
+    (is_reached, lines)
 }
 
 fn plan(router: &Router, service: usize, refusal: Option<Refusal>) -> String {

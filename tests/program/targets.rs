@@ -51,11 +51,18 @@ fn an_address_that_stops_answering_probes_gets_no_calls_until_it_answers_again()
     gate.wait_for("it is back", |gate| states(gate) == ["up", "up"]);
     drop(first);
     gate.wait_for("the other one is gone", |gate| states(gate) == ["down", "up"]);
+    let explained =
+        || serde_json::from_slice::<serde_json::Value>(&gate.sipweir(&["explain", "carrier", "100", "--json"]).stdout);
+    let one = explained().expect("JSON");
+    assert!(one["verdict"] == "admit" && one["steps"].to_string().contains("is down: no new calls go there"), "{one}");
     assert!(calls(&gate, "caller", 10, 50, 50));
     gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_ended_total{reason=\"caller_bye\"}") == 20);
     let events = gate.get("/api/v1/events").expect("events");
     assert!(events.contains("target_down") && events.contains("target_up"), "{events}");
     drop(other);
+    gate.wait_for("nobody is left", |gate| states(gate) == ["down", "down"]);
+    let none = explained().expect("JSON");
+    assert_eq!((&none["verdict"], &none["refusal"]), (&"overflow".into(), &"target_failed".into()), "{none}");
     assert_eq!(gate.stop(), 0);
 }
 
