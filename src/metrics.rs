@@ -265,6 +265,8 @@ pub struct Counters {
     pub answered: u64,
     /// Calls whose channels were given back while they went on.
     pub transfers: u64,
+    /// What came of questions for names: found, not found, failed.
+    pub lookups: [u64; 3],
     /// From INVITE to the first 2xx.
     pub answer_delays: Histogram,
     /// Rounds of the shard's loop.
@@ -283,6 +285,7 @@ impl Default for Counters {
             retransmissions: 0,
             answered: 0,
             transfers: 0,
+            lookups: [0; 3],
             answer_delays: Histogram::new(DELAY_BOUNDS),
             loops: Histogram::new(LOOP_BOUNDS),
         }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -25,6 +26,7 @@ pub(super) struct Exposition {
     load: Load,
     streams: Counts,
     peers: Vec<PeerView>,
+    certificates: Vec<(Arc<str>, i64)>,
 }
 
 impl Exposition {
@@ -39,6 +41,7 @@ impl Exposition {
             load: Load::default(),
             streams: Counts::default(),
             peers: Vec::new(),
+            certificates: Vec::new(),
         }
     }
 
@@ -46,6 +49,7 @@ impl Exposition {
     pub(super) fn take(&mut self, published: Published) {
         (self.counters, self.load) = (published.counters, published.load);
         (self.streams, self.peers) = (published.streams, published.peers);
+        self.certificates = published.certificates;
     }
 
     /// The addresses of targets, as they were when the shard last told.
@@ -102,6 +106,13 @@ impl Exposition {
             counter!("sipweir_calls_ended_total", "reason" => reason.label()).absolute(count);
         }
         counter!("sipweir_calls_transferred_total").absolute(self.counters.transfers);
+        gauge!("sipweir_suspect_calls").set(self.load.suspects as f64);
+        for (result, count) in ["found", "not_found", "failed"].into_iter().zip(self.counters.lookups) {
+            counter!("sipweir_lookups_total", "result" => result).absolute(count);
+        }
+        for (file, ends) in &self.certificates {
+            gauge!("sipweir_certificate_expires_timestamp_seconds", "file" => file.to_string()).set(*ends as f64);
+        }
         counter!("sipweir_calls_answered_total").absolute(self.counters.answered);
         let word = |direction| if direction == Direction::In { "in" } else { "out" };
         for (direction, method, count) in self.counters.requests() {
@@ -253,6 +264,9 @@ fn describe() {
     );
     describe_counter!("sipweir_connections_closed_total", "Connections closed");
     describe_counter!("sipweir_accept_errors_total", "Times the system would not give another connection");
+    describe_gauge!("sipweir_suspect_calls", "Calls that give no sign of life, and make room when their pool is full");
+    describe_counter!("sipweir_lookups_total", "Questions for names, by what came of them");
+    describe_gauge!("sipweir_certificate_expires_timestamp_seconds", "When a listener's certificate ends");
     describe_gauge!("sipweir_transactions", "Transactions alive");
     describe_gauge!("sipweir_timers", "Timers running");
     describe_counter!("sipweir_events_total", "Events raised");

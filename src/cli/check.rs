@@ -47,7 +47,7 @@ impl Check {
             };
         }
         let config = read_config(&self.config)?;
-        Tls::load(&config).map_err(|problems| {
+        let tls = Tls::load(&config).map_err(|problems| {
             let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
             ExitError::Config(format!(
                 "{} names files that cannot be used:\n{}",
@@ -78,6 +78,16 @@ impl Check {
             let reserved: u64 = services.map(|service| u64::from(service.reserve)).sum();
             if reserved > u64::from(channels) {
                 say(format_args!("pool {}: its services reserve {reserved} channels, more than there are", pool.name));
+            }
+        }
+        let now = jiff::Timestamp::now().as_second();
+        for (file, ends) in tls.certificates() {
+            let day =
+                jiff::Timestamp::from_second(*ends).map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default();
+            if *ends <= now {
+                say(format_args!("certificate {file}: ended on {day}; nobody takes it: renew it"));
+            } else if *ends < now + 14 * 86_400 {
+                say(format_args!("certificate {file}: ends on {day}; renew it"));
             }
         }
         for sink in &config.sinks {

@@ -199,6 +199,8 @@ pub struct Load {
     pub calls: usize,
     /// Timers.
     pub timers: usize,
+    /// Calls that give no sign of life.
+    pub suspects: usize,
 }
 
 macro_rules! env {
@@ -381,7 +383,9 @@ impl Proxy {
     /// How full the tables are.
     pub fn load(&self) -> Load {
         let (servers, clients) = self.transactions.len();
-        Load { servers, clients, calls: self.calls.len(), timers: self.wheel.len() }
+        let is_suspect = |key: &&Key| self.calls.get(**key).is_some_and(|call| call.rare().is_suspect);
+        let suspects = self.suspects.iter().filter(is_suspect).count();
+        Load { servers, clients, calls: self.calls.len(), timers: self.wheel.len(), suspects }
     }
 
     /// The addresses of targets.

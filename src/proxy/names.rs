@@ -154,11 +154,12 @@ impl Proxy {
             return;
         }
         let (is_target, parked) = (entry.is_target, std::mem::take(&mut entry.parked));
-        let failure = match &answer {
-            Answer::Found(_) => None,
-            Answer::NotFound => Some("there is no such name, or it has no address"),
-            Answer::Failed => Some("the name service does not answer"),
+        let (number, failure) = match &answer {
+            Answer::Found(_) => (0, None),
+            Answer::NotFound => (1, Some("there is no such name, or it has no address")),
+            Answer::Failed => (2, Some("the name service does not answer")),
         };
+        self.counters.lookups[number] += 1;
         match (failure, entry.fails_since) {
             (Some(why), None) => {
                 entry.fails_since = Some(now);

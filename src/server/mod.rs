@@ -95,6 +95,8 @@ pub struct Published {
     pub streams: Counts,
     /// The addresses of targets.
     pub peers: Vec<PeerView>,
+    /// Our certificates, and when each ends, in seconds since 1970.
+    pub certificates: Vec<(Arc<str>, i64)>,
 }
 
 /// What the control side asks of a worker.

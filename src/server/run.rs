@@ -144,6 +144,7 @@ impl Shard {
                         load: proxy.load(),
                         streams: self.streams.counts(),
                         peers: proxy.peers(now),
+                        certificates: self.streams.certificates().to_vec(),
                     });
                 }
                 node.slots.shrink();

@@ -147,6 +147,11 @@ impl Streams {
         (self.limits, self.tls) = (Limits::of(config), tls);
     }
 
+    /// The certificates shown, and when each ends, in seconds since 1970.
+    pub fn certificates(&self) -> &[(Arc<str>, i64)] {
+        self.tls.certificates()
+    }
+
     /// What was counted.
     pub fn counts(&self) -> Counts {
         Counts { open: self.connections.len(), ..self.counts }

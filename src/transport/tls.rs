@@ -36,6 +36,8 @@ pub struct Tls {
     servers: Vec<Option<Arc<ServerConfig>>>,
     /// For connections we open: the same certificate is shown when one is asked for.
     clients: Vec<Option<Arc<ClientConfig>>>,
+    /// Files with a certificate of ours, and when it ends, in seconds since 1970.
+    certificates: Vec<(Arc<str>, i64)>,
 }
 
 impl Tls {
@@ -55,7 +57,12 @@ impl Tls {
                     })
                 });
                 match load_listener(at, files, &provider, roots) {
-                    Ok(loaded) => (server, client) = (Some(Arc::new(loaded.0)), loaded.1.map(Arc::new)),
+                    Ok(loaded) => {
+                        (server, client) = (Some(Arc::new(loaded.0)), loaded.1.map(Arc::new));
+                        if !tls.certificates.iter().any(|(file, _)| **file == *files.certificate) {
+                            tls.certificates.extend(loaded.2.map(|ends| (Arc::from(&*files.certificate), ends)));
+                        }
+                    }
                     Err(problem) => problems.push(problem),
                 }
             }
@@ -75,6 +82,11 @@ impl Tls {
             ));
         }
         if problems.is_empty() { Ok(tls) } else { Err(problems) }
+    }
+
+    /// The certificates shown, and when each ends, in seconds since 1970.
+    pub fn certificates(&self) -> &[(Arc<str>, i64)] {
+        &self.certificates
     }
 
     pub(super) fn server(&self, listener: usize) -> Option<&Arc<ServerConfig>> {
@@ -124,9 +136,10 @@ fn load_listener(
     files: &ListenTls,
     provider: &Arc<CryptoProvider>,
     roots: &Arc<RootCertStore>,
-) -> Result<(ServerConfig, Option<ClientConfig>), TlsError> {
+) -> Result<(ServerConfig, Option<ClientConfig>, Option<i64>), TlsError> {
     let named = |key: &str| format!("listen[{at}].{key}");
     let chain = certificates(&named("certificate"), &files.certificate)?;
+    let ends = chain.first().and_then(ends_at);
     let key = PrivateKeyDer::from_pem_file(&*files.key).map_err(|problem| error(named("key"), &files.key, problem))?;
     let bad_pair = |problem: rustls::Error| error(named("certificate"), &files.certificate, problem);
     let verifier: Arc<dyn ClientCertVerifier> = match (&files.client_ca, files.client_auth) {
@@ -146,7 +159,7 @@ fn load_listener(
         .with_single_cert(chain.clone(), key.clone_key())
         .map_err(bad_pair)?;
     if roots.is_empty() {
-        return Ok((server, None));
+        return Ok((server, None, ends));
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
         .build()
@@ -159,7 +172,13 @@ fn load_listener(
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(chain, key)
         .map_err(bad_pair)?;
-    Ok((server, Some(client)))
+    Ok((server, Some(client), ends))
+}
+
+/// When a certificate ends, in seconds since 1970.
+fn ends_at(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// Verifies a server's certificate: its chain as anywhere, its name as RFC 5922 §7.3 says. What is expected at an address

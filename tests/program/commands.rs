@@ -293,3 +293,24 @@ fn check_names_every_way_to_borrow_wrongly_and_explain_says_where_a_channel_come
         assert!(!output.status.success() && said.contains(problem), "{plan}: {said}");
     }
 }
+
+#[test]
+fn check_tells_of_certificates_that_have_ended() {
+    let folder = Folder::new();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    for (year, says) in [(2020, "ended on 2020-02-01; nobody takes it"), (4000, "")] {
+        let mut params = rcgen::CertificateParams::new(vec!["gate.example.net".into()]).expect("valid");
+        params.not_after = rcgen::date_time_ymd(year, 2, 1);
+        let certificate = folder.write("gate.pem", &params.self_signed(&key).expect("signed").pem());
+        let key = folder.write("gate.key", &key.serialize_pem());
+        let listen = format!(
+            "[tls]\nca = {certificate:?}\n[[listen]]\nuri = \"tls:127.0.0.1:5061\"\ncertificate = {certificate:?}\nkey = {key:?}\n"
+        );
+        let file = folder.write("sipweir.toml", &(listen + &config(1, [1, 2, 3, 4], "")));
+        let output = run(&["check", "--config", file.to_str().expect("UTF-8")]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let told = text(&output.stdout);
+        let line = told.lines().find(|line| line.starts_with("certificate ")).unwrap_or_default();
+        assert!(line.ends_with(&format!("{says}: renew it")) || (says.is_empty() && line.is_empty()), "{told}");
+    }
+}

@@ -111,6 +111,12 @@ fn a_soft_phone_calls_another_over_udp_tcp_and_tls() {
         let dial = format!("/dial sip:100@127.0.0.1:{}", gate.sip);
         let mut caller = phone(&gate.folder, "caller", "caller", roomy_port(), transport, 4, &["-e", &dial]);
         gate.wait_for("the call is up", |gate| gate.metric("sipweir_pool_channels{pool=\"ivr\",state=\"held\"}") == 1);
+        if transport == "tls" {
+            let file = gate.folder.0.join("gate.pem").display().to_string();
+            let ends = format!("sipweir_certificate_expires_timestamp_seconds{{file=\"{file}\"}}");
+            // The shard tells once a second. The year 4096 is rcgen's own choice.
+            gate.wait_for("its end is told", |gate| gate.metric(&ends) == 67_090_118_400);
+        }
         // It hangs up when its time is over.
         assert!(caller.0.wait().expect("it ends").success());
         gate.wait_for("it has hung up", |gate| gate.metric("sipweir_calls_ended_total{reason=\"caller_bye\"}") == 1);
