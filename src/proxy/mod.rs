@@ -126,7 +126,12 @@ struct Plan {
     uses: Option<PoolId>,
     /// The best answer so far (§16.7 step 6).
     best: Option<(u16, Bytes)>,
+    /// Tags of the attempt's early dialogs, when the caller wants to hear of their end by 199 (RFC 6228).
+    early: Option<Vec<Box<[u8]>>>,
 }
+
+/// Early dialogs of one attempt whose end is told; of more, nothing is.
+const EARLY_MAX: usize = 16;
 
 /// What the proxy keeps with a client transaction.
 struct Attempt {

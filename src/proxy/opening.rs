@@ -8,6 +8,7 @@ use super::forward::Changes;
 use super::health::NO_PEER;
 use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
+use super::session::lists;
 use super::{Attempt, Plan, Proxy, Role, env};
 use crate::config::Step;
 use crate::outbox::{Hop, ListenerId};
@@ -68,6 +69,7 @@ impl Proxy {
             user: None,
             uses: has,
             best: None,
+            early: wants_199(incoming.message).then(Vec::new),
         });
         let (mut channel, mut replaces) = (None, None);
         if has.is_none() {
@@ -445,6 +447,12 @@ impl Proxy {
         let attempt = Attempt { peer, ..Attempt::new((server, call), 0, Key::NONE) };
         self.attempt_failed(now, attempt, Failed::Silent);
     }
+}
+
+/// Whether the caller is to be told that an early dialog has ended (RFC 6228 §6): not where its provisional answers must be
+/// acknowledged, which ours could not be.
+fn wants_199(invite: &Message<'_>) -> bool {
+    lists(invite, HeaderName::Supported, b"199") && !lists(invite, HeaderName::Require, b"100rel")
 }
 
 /// Contacts of 3xx answers followed for one INVITE.

@@ -5,11 +5,11 @@ use bytes::Bytes;
 use super::health::NO_PEER;
 use super::session::{self, is_refresh};
 use super::talk::{Own, Side};
-use super::{Attempt, Cancel, Proxy, Role, env, forward};
+use super::{Attempt, Cancel, EARLY_MAX, Proxy, Role, env, forward};
 use crate::metrics::{Drop, EndReason};
 use crate::sip::edit::Edit;
 use crate::sip::message::Essentials;
-use crate::sip::{HeaderName, Message, Method, typed};
+use crate::sip::{HeaderName, Message, Method, build, typed};
 use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::key::Branch;
@@ -104,6 +104,7 @@ impl Proxy {
             let is_silent = self.transactions.client(client).is_some_and(|client| client.context.is_silent);
             // RFC 4320 §4.1: no provisional answer but 100 to a non-INVITE request.
             if status > 100 && !is_silent && method == Method::Invite {
+                self.remember_early(server, found, status);
                 self.send_back(now, server, message, found, status);
             }
             return;
@@ -153,10 +154,15 @@ impl Proxy {
                     // It was reached: UDP would bring the same.
                     plan.again = None;
                 }
+                let early = self.take_early(server);
                 self.advance(now, server);
+                self.end_early(now, server, early, status);
             }
             Role::Opening if (300..400).contains(&status) && !cancelled && self.follows(server) => {
-                if !self.follow(now, server, message) {
+                let early = self.take_early(server);
+                if self.follow(now, server, message) {
+                    self.end_early(now, server, early, status);
+                } else {
                     self.send_back(now, server, message, found, status);
                     self.settle(now, server);
                 }
@@ -186,6 +192,42 @@ impl Proxy {
                 self.in_dialog_answered(now, (call, dialog), method, status, from_caller);
             }
             Role::Other => self.send_back(now, server, message, found, status),
+        }
+    }
+
+    /// A provisional answer opened an early dialog, or says itself that one has ended.
+    fn remember_early(&mut self, server: Key, found: &Essentials<'_>, status: u16) {
+        let plan = self.transactions.server_mut(server).and_then(|server| server.context.plan.as_mut());
+        let Some(early) = plan.and_then(|plan| plan.early.as_mut()) else { return };
+        let Some(tag) = found.to_tag else { return };
+        let known = early.iter().position(|known| **known == *tag);
+        match (known, status) {
+            (Some(at), 199) => drop(early.swap_remove(at)),
+            (None, 101..199) if early.len() < EARLY_MAX => early.push(tag.into()),
+            _ => {}
+        }
+    }
+
+    fn take_early(&mut self, server: Key) -> Vec<Box<[u8]>> {
+        let plan = self.transactions.server_mut(server).and_then(|server| server.context.plan.as_mut());
+        plan.and_then(|plan| plan.early.as_mut()).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The attempt that had these early dialogs ended with `status`, and the call goes on elsewhere: the caller is told to let
+    /// them go (RFC 6228 §6).
+    fn end_early(&mut self, now: Instant, server: Key, tags: Vec<Box<[u8]>>, status: u16) {
+        if tags.is_empty() {
+            return;
+        }
+        let Some(transaction) = self.transactions.server(server).filter(|it| !it.state.is_final()) else { return };
+        let (request, source) = (transaction.request.clone(), transaction.source);
+        let Ok(request) = Message::parse(&request) else { return };
+        let mut reason = crate::sip::Text::<32>::default();
+        reason.push(format_args!("Reason: SIP;cause={status}\r\n"));
+        for tag in tags {
+            self.transactions.server_event(env!(self, now), server, Event::Provisional, |out| {
+                build::response(out, &request, source, 199, &tag, reason.as_bytes());
+            });
         }
     }
 
@@ -372,7 +414,9 @@ impl Proxy {
         }
         if role == Role::Opening && context.plan.is_some() && failed != Failed::NoFinal {
             self.remember_best(server, status, Bytes::new());
-            return self.advance(now, server);
+            let early = self.take_early(server);
+            self.advance(now, server);
+            return self.end_early(now, server, early, status);
         }
         // Who sent another request than INVITE has given up when its silence is known (RFC 4320).
         let is_late = failed == Failed::Silent && method != Method::Invite;

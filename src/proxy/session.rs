@@ -49,7 +49,8 @@ fn seconds(message: &Message<'_>, name: HeaderName) -> Option<u32> {
 }
 
 /// Whether `tag` is among the option tags of a header.
-fn lists(message: &Message<'_>, name: HeaderName, tag: &[u8]) -> bool {
+/// Whether a header field names an option tag.
+pub(super) fn lists(message: &Message<'_>, name: HeaderName, tag: &[u8]) -> bool {
     message.list(name).any(|span| message.slice(span).eq_ignore_ascii_case(tag))
 }
 

@@ -272,3 +272,51 @@ fn a_cancel_nobody_answers_over_a_stream_brings_no_100_after_the_180() {
     );
     assert_eq!(answers.iter().filter(|it| **it == 100).count(), usize::from(answers.contains(&100)), "{answers:?}");
 }
+
+/// What the caller hears of a call that rings at the PBX, is refused there with that status and goes to the voicemail.
+fn heard_of_overflow(lines: &str, status: u16, keys: &str) -> (World, usize) {
+    let text = config(1, &menu("overflow = [{ route = \"voicemail\" }]"));
+    let pbx = format!("name = \"pbx\"\nuri = [\"sip:{PBX}\"]");
+    let mut world = World::new(&text.replace(&pbx, &format!("{pbx}\n{keys}")));
+    world.modes.insert(at(PBX), Mode::Ring);
+    world.modes.insert(at(VOICEMAIL), Mode::Ring);
+    let caller = world.invite_with("100", lines);
+    world.run();
+    world.refuse(0, status);
+    world.run();
+    (world, caller)
+}
+
+#[test]
+fn a_caller_who_asked_for_it_hears_by_199_that_an_early_dialog_ended_elsewhere() {
+    let (world, caller) = heard_of_overflow("Supported: timer, 199\r\n", 503, "");
+    assert_eq!(seen(&world, caller), [180, 199, 180]);
+    let told = world.last_at(CALLER, "SIP/2.0 199 ");
+    let early = world.callees[0].local.split(";tag=").nth(1).unwrap();
+    assert!(told.contains(&format!(";tag={early}\r\n")) && told.contains("Reason: SIP;cause=503\r\n"), "{told}");
+    assert!(!told.contains("Contact:") && !told.contains("Record-Route:"), "RFC 6228 6: {told}");
+    assert_eq!(world.in_use(), 0);
+    // Who did not, and whose provisional answers must be acknowledged, hear nothing of it.
+    for lines in ["", "Supported: 199\r\nRequire: 100rel\r\n"] {
+        let (world, caller) = heard_of_overflow(lines, 503, "");
+        assert_eq!(seen(&world, caller), [180], "{lines}");
+    }
+    // Where the refusal itself goes to the caller it says enough.
+    let (world, caller) = heard_of_overflow("Supported: 199\r\n", 486, "");
+    assert_eq!((seen(&world, caller), world.final_answer(caller)), (vec![180, 486], 486));
+}
+
+#[test]
+fn a_199_of_the_pbx_is_not_said_again() {
+    let text = config(1, &menu("overflow = [{ route = \"voicemail\" }]"));
+    let mut world = World::new(&text);
+    world.modes.insert(at(PBX), Mode::Ring);
+    world.modes.insert(at(VOICEMAIL), Mode::Ring);
+    let caller = world.invite_with("100", "Supported: 199\r\n");
+    world.run();
+    world.callee_says(0, "199 Early Dialog Terminated");
+    world.run();
+    world.refuse(0, 503);
+    world.run();
+    assert_eq!(seen(&world, caller), [180, 199, 180]);
+}

@@ -185,6 +185,13 @@ impl Gate {
         Command::new(BINARY).args(arguments).args(["--admin", &admin]).output().expect("the binary runs")
     }
 
+    /// Its resident memory, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says it");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
     /// Asks it to end, and gives its exit code.
     pub(crate) fn stop(mut self) -> i32 {
         self.signal("TERM");

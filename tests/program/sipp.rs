@@ -277,6 +277,28 @@ fn a_pbx_that_is_gone_is_overflowed() {
     assert_eq!(gate.in_use(), 0);
 }
 
+// OpenSIPS #3135, #3621: memory that grows with the calls that were, until the process dies.
+#[test]
+fn b7_calls_that_are_over_leave_no_memory_behind() {
+    let gate = Gate::start(50, &format!("{TO_VOICEMAIL}\n[timers]\nt1_ms = 50\n"));
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let _voicemail = callee(&gate, "pbx", gate.voicemail, 0);
+    let idle = |gate: &Gate| {
+        ["server", "client"].iter().all(|side| gate.metric(&format!("sipweir_transactions{{side=\"{side}\"}}")) == 0)
+    };
+    let wave = || {
+        assert!(calls(&gate, "caller", 1_500, 400, 200));
+        gate.wait_for("its transactions are over, too", idle);
+        gate.memory()
+    };
+    let first = wave();
+    wave();
+    let third = wave();
+    assert_eq!(gate.in_use(), 0);
+    // A kilobyte a call would be three times as much.
+    assert!(third < first + 1_024, "{first} KiB after 1,500 calls, {third} KiB after 4,500");
+}
+
 #[test]
 fn lowering_the_capacity_by_sighup_cuts_no_call() {
     let gate = Gate::start(5, "");
