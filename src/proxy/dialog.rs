@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::call::Call;
 use super::forward::Changes;
+use super::large::is_large;
 use super::request::{Incoming, NO_WAY, Origin, warning};
 use super::talk::Side;
 use super::{Proxy, Role, env};
@@ -118,7 +119,13 @@ impl Proxy {
         if method == Method::Invite {
             self.trying(now, server);
         }
-        self.send_attempt(now, router, message, found, server, hop, None, &changes);
+        let wide = self.wide_hop(now, router, incoming, hop);
+        if let Some(server) = self.transactions.server_mut(server).filter(|_| wide.is_some()) {
+            // To this address it may go, by whatever transport.
+            server.context.may_relay = true;
+        }
+        let client = self.send_attempt(now, router, message, found, server, wide.unwrap_or(hop), None, &changes);
+        self.mark_widened(client, wide.map(|hop| (hop.address, now)));
         // The PBX has let go as soon as it says so; the caller's BYE frees nothing before it is answered.
         // (Who speaks from elsewhere has to be believed by the caller first.)
         if method == Method::Bye && call.is_some() && !from_caller && self.speaks_for_callee(router, key, origin.0) {
@@ -150,6 +157,19 @@ impl Proxy {
 
     fn relays(&self, router: &Router, source: SocketAddr) -> bool {
         self.trunk_of(source).is_some_and(|trunk| router.config.trunks[trunk].relay)
+    }
+
+    /// The way over TCP of a request that has its route in itself, when it is too large for the datagram it would go in and the
+    /// URI it goes by is an address that does not say how it is to be reached (§18.1.1).
+    pub(super) fn wide_hop(&self, now: Instant, router: &Router, incoming: &Incoming<'_>, hop: Hop) -> Option<Hop> {
+        let Incoming { message, path, .. } = incoming;
+        if !is_large(message) {
+            return None;
+        }
+        let address = |span: Span| NameAddr::parse(message.slice(span)).map(|address| address.uri_bytes());
+        let uri = path.next.or(path.request_uri).and_then(address).unwrap_or_else(|| message.request_uri());
+        let uri = Uri::parse(uri).filter(|uri| matches!(uri.transport(), Ok(None)))?;
+        uri.socket_addr().filter(|address| *address == hop.address).and_then(|_| self.large.widen(now, router, hop))
     }
 
     /// §16.4, §16.6 steps 6 and 7 for a request that has its route in itself.

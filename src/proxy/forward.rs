@@ -207,6 +207,7 @@ impl Attempt {
             cancels,
             peer: super::health::NO_PEER,
             own: super::talk::Own::No,
+            widened: None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod dialog;
 mod forward;
 mod health;
 mod io;
+mod large;
 mod names;
 mod opening;
 mod probe;
@@ -23,6 +24,7 @@ mod talk;
 mod transfer;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,6 +101,8 @@ struct Aside {
     service: usize,
     /// Which of the target's addresses were tried, a bit each.
     tried: u64,
+    /// See [`Plan::again`].
+    again: Option<usize>,
 }
 
 /// Where an opening INVITE can go next. Attempts come one after another.
@@ -153,6 +157,8 @@ struct Attempt {
     peer: u16,
     /// Set for requests of our own.
     own: Own,
+    /// Where, and since when, it goes over TCP for being too large for a datagram.
+    widened: Option<(SocketAddr, Instant)>,
 }
 
 /// Whether an attempt was cancelled.
@@ -185,6 +191,7 @@ pub struct Proxy {
     brake: Brake,
     health: Health,
     lookups: names::Lookups,
+    large: large::Large,
     /// Calls that give no sign of life, longest first.
     suspects: VecDeque<Key>,
     /// The trunk whose certificate the sender of the message at hand has shown.
@@ -241,6 +248,7 @@ impl Proxy {
             brake: Brake::default(),
             health: Health::default(),
             lookups: names::Lookups::default(),
+            large: large::Large::default(),
             suspects: VecDeque::new(),
             certified: None,
             shown: DomainId::NONE,
@@ -284,7 +292,7 @@ impl Proxy {
         }
     }
 
-    fn datagram(&mut self, now: Instant, listener: ListenerId, source: std::net::SocketAddr, payload: &[u8]) {
+    fn datagram(&mut self, now: Instant, listener: ListenerId, source: SocketAddr, payload: &[u8]) {
         // RFC 5626 §3.5.1 keep-alives, and what NAT boxes send to keep a binding.
         if payload.len() <= 4 && payload.iter().all(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
             self.counters.drop(Drop::KeepAlive);

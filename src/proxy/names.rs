@@ -254,7 +254,7 @@ impl Proxy {
     }
 
     /// A parked request goes on: its name was found, or was not.
-    fn resume(&mut self, now: Instant, server: Key) {
+    pub(super) fn resume(&mut self, now: Instant, server: Key) {
         // What is at hand now, an answer perhaps, came over somebody else's connection.
         let certified = self.certified.take();
         self.go_on(now, server);
@@ -316,7 +316,8 @@ impl Proxy {
         let more = hops.len() > tried.unwrap_or(0) + 1;
         let silence = (more && method == Method::Invite).then(|| Duration::from_secs(5));
         self.send_attempt(now, &router, &message, &found, server, hop, silence, &changes);
-        if role != (Role::InDialog { from_caller: false }) {
+        let is_there = self.calls.get(call).is_some_and(|call| call.callee.address == hop.address);
+        if role != (Role::InDialog { from_caller: false }) && !is_there {
             self.call_goes_to(call, hop, super::health::NO_PEER);
         }
     }

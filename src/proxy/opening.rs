@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::call::{Call, Early};
 use super::forward::Changes;
 use super::health::NO_PEER;
+use super::large::is_large;
 use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
 use super::session::lists;
@@ -16,7 +17,7 @@ use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
 use crate::route::{Place, Question, Router};
 use crate::sip::message::Essentials;
 use crate::sip::uri::{is_sips, parameter_end, split_parameter};
-use crate::sip::{HeaderName, Message, NameAddr, Scheme, Transport, Uri};
+use crate::sip::{HeaderName, Message, NameAddr, Scheme, Uri};
 use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::Due;
@@ -292,9 +293,10 @@ impl Proxy {
             if let Some(at) = chosen {
                 let place = &places[at];
                 plan.tried |= 1 << at;
-                let is_large = message.bytes().len() + OWN_OCTETS > DATAGRAM_MAX && again.is_none();
-                let hop = next_hop(&router, listener, (at, place), is_large, &mut plan)
-                    .filter(|_| place.transport.is_secure() || !is_sips(message.request_uri()));
+                let (hop, widened) = self.next_hop(now, &router, listener, (place, message), again.is_none());
+                plan.again = widened.then_some(at);
+                let hop = hop.filter(|_| place.transport.is_secure() || !is_sips(message.request_uri()));
+                let Some(transaction) = self.transactions.server_mut(server) else { return };
                 let lines = plan.refusal.map(|refusal| {
                     let advertise = &router.config.listen[usize::from(listener)].advertise;
                     overflow_lines(message, &plan, refusal, &place.host_port, advertise)
@@ -325,6 +327,7 @@ impl Proxy {
                 self.call_goes_to(call, hop, place.peer);
                 if let Some(client) = self.transactions.client_mut(client) {
                     client.context.peer = place.peer;
+                    client.context.widened = widened.then_some((hop.address, now));
                 }
                 return;
             }
@@ -410,6 +413,22 @@ impl Proxy {
         true
     }
 
+    /// The way to an address of a target, and whether it is a try over TCP for a request too large for UDP: only where the address
+    /// does not say itself how it is to be reached.
+    pub(super) fn next_hop(
+        &self,
+        now: Instant,
+        router: &Router,
+        listener: ListenerId,
+        (place, message): (&Place, &Message<'_>),
+        is_first: bool,
+    ) -> (Option<Hop>, bool) {
+        let hop = router.hop_to(listener, place);
+        let may_widen = is_first && !place.is_fixed && is_large(message);
+        let wide = hop.filter(|_| may_widen).and_then(|hop| self.large.widen(now, router, hop));
+        (wide.or(hop), wide.is_some())
+    }
+
     /// A service of kind `route` has no pool: its place in the service is given back all the same.
     fn leave_service(&mut self, now: Instant, key: Key) {
         let Some(call) = self.calls.get_mut(key) else { return };
@@ -424,6 +443,7 @@ impl Proxy {
     pub(super) fn fell_silent(&mut self, now: Instant, key: Key) {
         let Some(client) = self.transactions.client_mut(key) else { return };
         let (server, call, peer) = (client.context.server, client.context.call, client.context.peer);
+        let widened = client.context.widened;
         client.context.is_silent = true;
         client.context.cancel = super::Cancel::Wanted;
         // It may have taken a channel: until it is known, the call uses one for it, wherever it goes meanwhile.
@@ -444,7 +464,7 @@ impl Proxy {
         if let Some(call) = self.calls.get_mut(call) {
             call.pending += 1;
         }
-        let attempt = Attempt { peer, ..Attempt::new((server, call), 0, Key::NONE) };
+        let attempt = Attempt { peer, widened, ..Attempt::new((server, call), 0, Key::NONE) };
         self.attempt_failed(now, attempt, Failed::Silent);
     }
 }
@@ -467,29 +487,6 @@ fn thousandths(text: &[u8]) -> u32 {
     let digits = part.iter().copied().chain(std::iter::repeat(b'0')).take(3);
     let part = digits.fold(0, |number, digit| number * 10 + u32::from(digit.wrapping_sub(b'0').min(9)));
     crate::sip::decimal(whole).map_or(0, |whole| (whole.min(1) * 1000 + part).min(1000))
-}
-
-/// A larger request goes over TCP where it can (§18.1.1): "if the path MTU is unknown and the request is larger than 1300
-/// octets", in octets.
-const DATAGRAM_MAX: usize = 1300;
-/// What we add to a request, about, in octets.
-const OWN_OCTETS: usize = 250;
-
-/// The way to an address of a target. A request too large for UDP gets a try over TCP first, unless the address says how
-/// it is to be reached.
-fn next_hop(
-    router: &Router,
-    listener: ListenerId,
-    (at, place): (usize, &Place),
-    is_large: bool,
-    plan: &mut Plan,
-) -> Option<Hop> {
-    let wants_stream = is_large && place.transport == Transport::Udp && !place.is_fixed;
-    if wants_stream && let Some(hop) = router.hop(listener, Transport::Tcp, place.address) {
-        plan.again = Some(at);
-        return Some(hop);
-    }
-    router.hop_to(listener, place)
 }
 
 pub(super) fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> Vec<u8> {

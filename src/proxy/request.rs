@@ -430,7 +430,8 @@ impl Proxy {
         // Anything else to a service goes to its target and takes no channel.
         let server = self.open(incoming, Role::Other, Key::NONE, 0);
         if let Some(transaction) = self.transactions.server_mut(server) {
-            transaction.context.aside = Some(Box::new(Aside { router: Arc::clone(router), service, tried: 0 }));
+            transaction.context.aside =
+                Some(Box::new(Aside { router: Arc::clone(router), service, tried: 0, again: None }));
         }
         self.ask_aside(now, server, incoming);
     }
@@ -446,8 +447,10 @@ impl Proxy {
         let is_first = aside.tried == 0;
         let sips = uri.scheme == Scheme::Sips;
         let mut is_open = false;
-        let (place, hop) = loop {
-            let Some(chosen) = self.health.choose(now, places, aside.tried, target.balance) else {
+        let (place, hop, is_wide) = loop {
+            let again = aside.again.take();
+            let chosen = again.or_else(|| self.health.choose(now, places, aside.tried, target.balance));
+            let Some(chosen) = chosen else {
                 // What the last one said goes back, if there was one.
                 if is_first {
                     self.answer(now, server, 480, if is_open { SIPS_NOT_ALLOWED } else { b"" });
@@ -458,9 +461,10 @@ impl Proxy {
             let place = &places[chosen];
             is_open |= sips && !place.transport.is_secure();
             if (!sips || place.transport.is_secure())
-                && let Some(hop) = router.hop_to(origin.1, place)
+                && let (Some(hop), is_wide) = self.next_hop(now, &router, origin.1, (place, message), again.is_none())
             {
-                break (place, hop);
+                aside.again = is_wide.then_some(chosen);
+                break (place, hop, is_wide);
             }
         };
         if let Some(transaction) = self.transactions.server_mut(server) {
@@ -473,8 +477,24 @@ impl Proxy {
             record_route: method.is_dialog_forming().then_some(None),
             ..Changes::default()
         };
-        self.send_attempt(now, &router, message, found, server, hop, None, &changes);
+        let client = self.send_attempt(now, &router, message, found, server, hop, None, &changes);
+        self.mark_widened(client, is_wide.then_some((hop.address, now)));
         true
+    }
+
+    /// A target's address was reached and refused: over UDP it would say the same. Says whether there is another.
+    pub(super) fn refused_aside(&mut self, now: Instant, server: Key) -> bool {
+        let aside = self.transactions.server_mut(server).and_then(|server| server.context.aside.as_mut());
+        if let Some(aside) = aside {
+            aside.again = None;
+        }
+        self.next_aside(now, server)
+    }
+
+    pub(super) fn mark_widened(&mut self, client: Key, widened: Option<(SocketAddr, Instant)>) {
+        if let Some(client) = self.transactions.client_mut(client) {
+            client.context.widened = widened;
+        }
     }
 
     /// A target's address refused a request that opens no call, or could not be reached: the next one gets its chance (RFC
@@ -539,7 +559,9 @@ impl Proxy {
         let cookie = (!key.is_none()).then(|| Cookie::new(&self.secret, key));
         changes.session = self.plan_session(server, message);
         changes.record_route = method.is_dialog_forming().then_some(cookie);
-        self.send_attempt(now, router, message, found, server, hop, None, &changes);
+        let wide = self.wide_hop(now, router, incoming, hop);
+        let client = self.send_attempt(now, router, message, found, server, wide.unwrap_or(hop), None, &changes);
+        self.mark_widened(client, wide.map(|hop| (hop.address, now)));
         self.call_goes_to(key, hop, super::health::NO_PEER);
     }
 

@@ -145,7 +145,8 @@ impl Proxy {
                     self.no_longer_pending(now, call);
                 }
             }
-            _ if status == 503 && !cancelled && (self.next_of_name(now, server) || self.next_aside(now, server)) => {}
+            _ if status == 503 && !cancelled && (self.next_of_name(now, server) || self.refused_aside(now, server)) => {
+            }
             // A busy or failing target is not the end while the plan has another; what the PBX decided is.
             Role::Opening if status == 503 && !cancelled && has_plan => {
                 self.remember_best(server, status, message.detach());
@@ -409,8 +410,21 @@ impl Proxy {
             }
             Failed::NoFinal => {}
         }
+        if let Some((address, since)) = attempt.widened {
+            self.large.failed(now, since, address);
+        }
+        let Some(transaction) = self.transactions.server(server) else { return };
+        let context = &transaction.context;
         if context.cancelled && method == Method::Invite {
             return self.answer(now, server, 487, b"");
+        }
+        if attempt.widened.is_some()
+            && failed == Failed::Unreachable
+            && context.plan.is_none()
+            && context.aside.is_none()
+        {
+            // Over UDP, then: TCP is not tried there again.
+            return self.resume(now, server);
         }
         if role == Role::Opening && context.plan.is_some() && failed != Failed::NoFinal {
             self.remember_best(server, status, Bytes::new());

@@ -88,7 +88,7 @@ pub(super) fn places(target: &Target, names: &Names, reaches: &impl Fn(Transport
         let place = |found: Found| Place {
             transport: found.transport,
             address: found.address,
-            is_fixed: uri.transport.is_some() || uri.address.is_none(),
+            is_fixed: uri.transport.is_some(),
             host_port: uri.host_port.clone(),
             priority: u32::from(uri.priority) << 16 | u32::from(found.priority),
             weight: u32::from(uri.weight) * u32::from(found.weight.max(1)),

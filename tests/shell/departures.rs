@@ -2,8 +2,9 @@
 
 use sipweir::config::Config;
 use sipweir::server::Server;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
+use super::streams::{Line, answer};
 use super::{Peer, config_text, in_use, request, route_of, wait_for};
 
 /// A node with one channel, its caller and its PBX.
@@ -175,5 +176,77 @@ fn a_session_gets_a_timer_that_is_told_to_both_and_none_below_the_shortest() {
     scene.pbx.reply(&invite, "200 OK", from);
     let (ok, _) = scene.caller.expect("SIP/2.0 200 ");
     assert!(ok.contains("Session-Expires: 1800;refresher=uac") && ok.contains("Require: timer"), "{ok}");
+    scene.server.stop();
+}
+
+/// The next request over TCP at the PBX' own port.
+fn over_tcp(listener: &TcpListener) -> Line {
+    let (socket, _) = listener.accept().expect("a connection");
+    Line::over(socket, |socket| Box::new(socket))
+}
+
+const LARGE: usize = 1_400;
+
+fn large(text: String) -> String {
+    text.replace("Content-Length: 0", &format!("Content-Length: {LARGE}")) + &"v".repeat(LARGE)
+}
+
+#[test]
+fn what_is_too_large_for_a_datagram_goes_over_tcp_where_somebody_listens_there() {
+    let tcp = "[[listen]]\nuri = \"tcp:127.0.0.1:0\"\n";
+    let scene = Scene::new(|text| format!("{text}{tcp}").replace("name = \"any\"", "name = \"any\"\nrelay = true"));
+    let listener = TcpListener::bind(scene.pbx.address).expect("the same port");
+    let up = scene.call("up", "");
+    // Within a call.
+    scene.caller.send(scene.gate, large(scene.of_caller(&up, "INFO", 2, "")).as_bytes());
+    let mut line = over_tcp(&listener);
+    let info = line.expect("INFO ");
+    assert!(
+        info.starts_with(&format!("INFO sip:pbx@{} ", scene.pbx.address)) && info.contains("SIP/2.0/TCP"),
+        "{info}"
+    );
+    answer(&mut line, &info, "200 OK");
+    scene.caller.expect("SIP/2.0 200 ");
+    // To a service, without a call; and relayed. The connection is used again.
+    for (uri, id) in
+        [(format!("sip:100@{}", scene.gate), "service"), (format!("sip:x@{}", scene.pbx.address), "relayed")]
+    {
+        let text = large(request("MESSAGE", &uri, scene.caller.address, id, "", 1, ""));
+        scene.caller.send(scene.gate, text.as_bytes());
+        let message = line.expect("MESSAGE ");
+        answer(&mut line, &message, "202 Accepted");
+        scene.caller.expect("SIP/2.0 202 ");
+    }
+    // What says how it is to be reached is believed.
+    let uri = format!("sip:x@{};transport=udp", scene.pbx.address);
+    scene.caller.send(scene.gate, large(request("MESSAGE", &uri, scene.caller.address, "udp", "", 1, "")).as_bytes());
+    let (message, from) = scene.pbx.expect("MESSAGE ");
+    scene.pbx.reply(&message, "202 Accepted", from);
+    scene.caller.expect("SIP/2.0 202 ");
+    scene.server.stop();
+}
+
+#[test]
+fn what_is_too_large_for_a_datagram_goes_in_one_all_the_same_where_nobody_listens() {
+    let tcp = "[[listen]]\nuri = \"tcp:127.0.0.1:0\"\n";
+    let scene = Scene::new(|text| format!("{text}{tcp}").replace("name = \"any\"", "name = \"any\"\nrelay = true"));
+    let up = scene.call("up", "");
+    for cseq in [2, 3] {
+        scene.caller.send(scene.gate, large(scene.of_caller(&up, "INFO", cseq, "")).as_bytes());
+        let (info, from) = scene.pbx.expect("INFO ");
+        assert!(info.contains("SIP/2.0/UDP"), "{info}");
+        scene.pbx.reply(&info, "200 OK", from);
+        scene.caller.expect("SIP/2.0 200 ");
+    }
+    for (uri, id) in
+        [(format!("sip:100@{}", scene.gate), "service"), (format!("sip:x@{}", scene.pbx.address), "relayed")]
+    {
+        scene.caller.send(scene.gate, large(request("MESSAGE", &uri, scene.caller.address, id, "", 1, "")).as_bytes());
+        let (message, from) = scene.pbx.expect("MESSAGE ");
+        scene.pbx.reply(&message, "202 Accepted", from);
+        scene.caller.expect("SIP/2.0 202 ");
+    }
+    scene.asks(&up, "BYE", 1, "", "200 OK");
+    wait_for("the channel is free", || in_use(&scene.server) == 0);
     scene.server.stop();
 }
