@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dialog::Way;
-use super::{Proxy, Role};
+use super::talk::{Side, dialog as dialog_of};
+use super::{Context, Proxy, Role};
 use crate::alert::{Event, EventKind};
 use crate::outbox::Hop;
 use crate::route::{Found, Names, Question, Router};
@@ -286,13 +287,17 @@ impl Proxy {
             Way::Go(changes, hop) => (changes, vec![hop]),
             Way::Name(changes, question) => {
                 let seed = self.draw(found.call_id);
-                (changes, self.known_hops(&question, listener, seed).unwrap_or_default())
+                let mut hops = self.known_hops(&question, listener, seed).unwrap_or_default();
+                // Where that side of the call was heard last it is no more.
+                let peer = self.peer_of(role, call);
+                hops.retain(|hop| Some(hop.address) != peer.map(|peer| peer.address));
+                (changes, hops)
             }
-            Way::Nowhere => return self.answer(now, server, 502, b""),
+            Way::Nowhere => return self.goes_nowhere(now, server, 502, b""),
         };
         if hops.is_empty() {
             self.counters.drop(crate::metrics::Drop::Unresolved);
-            return self.answer(now, server, 502, super::request::warning(super::request::NO_WAY).as_bytes());
+            return self.goes_nowhere(now, server, 502, super::request::warning(super::request::NO_WAY).as_bytes());
         }
         let cookie = (!call.is_none()).then(|| Cookie::new(&self.secret, call));
         changes.record_route = (method.is_dialog_forming() && found.to_tag.is_none()).then_some(cookie);
@@ -303,7 +308,7 @@ impl Proxy {
             usize::from(server.context.hops_tried) - 1
         });
         let Some(hop) = tried.and_then(|tried| hops.get(tried)).copied() else {
-            return self.answer(now, server, 480, b"");
+            return self.goes_nowhere(now, server, 480, b"");
         };
         // Of each address: a name may lead to one we know first and to any other then.
         if role == Role::Other
@@ -316,18 +321,36 @@ impl Proxy {
         let more = hops.len() > tried.unwrap_or(0) + 1;
         let silence = (more && method == Method::Invite).then(|| Duration::from_secs(5));
         self.send_attempt(now, &router, &message, &found, server, hop, silence, &changes);
-        let is_there = self.calls.get(call).is_some_and(|call| call.callee.address == hop.address);
-        if role != (Role::InDialog { from_caller: false }) && !is_there {
+        if role == Role::Opening {
             self.call_goes_to(call, hop, super::health::NO_PEER);
         }
     }
 
-    /// The next address of a name gets its chance (RFC 3263 §4.3). Says whether there is one.
-    pub(super) fn next_of_name(&mut self, now: Instant, server: Key) -> bool {
+    /// A request that waited for a name is answered here. Within a call that is as good as no answer (RFC 3261 §12.2.1.2).
+    fn goes_nowhere(&mut self, now: Instant, server: Key, status: u16, lines: &[u8]) {
+        self.answer(now, server, status, lines);
+        let Some(context) = self.transactions.server(server).map(|server| &server.context) else { return };
+        let (call, dialog, method) = (context.call, context.dialog, context.method);
+        if let Role::InDialog { from_caller } = context.role {
+            self.in_dialog_answered(now, (call, dialog), method, 408, from_caller);
+        }
+    }
+
+    /// Where the other side of a call was heard last, of a request within it.
+    fn peer_of(&self, role: Role, call: Key) -> Option<Hop> {
+        let Role::InDialog { from_caller } = role else { return None };
+        let call = self.calls.get(call)?;
+        Some(if from_caller { call.callee } else { call.caller })
+    }
+
+    /// The next address of a name gets its chance (RFC 3263 §4.3): the last one could not be reached, or refused. Says whether
+    /// there is one.
+    pub(super) fn next_of_name(&mut self, now: Instant, server: Key, is_refused: bool) -> bool {
         let Some(transaction) = self.transactions.server(server) else { return false };
         let context = &transaction.context;
         if matches!(context.role, Role::InDialog { .. }) && context.hops_tried == 0 {
-            return self.leave_peer_for_name(now, server);
+            // Who refuses is there, and knows the call; what another would say of it ends it.
+            return !is_refused && self.leave_peer_for_name(now, server);
         }
         if context.plan.is_some()
             || context.hops_tried == 0
@@ -340,12 +363,13 @@ impl Proxy {
         true
     }
 
-    /// A request within a call went where its other side was heard last, and failed there. When that side gave a name, another
-    /// of its servers may know the call (RFC 3263 §4.3). Says whether it goes on.
+    /// A request within a call went where its other side was heard last, and nobody is there. When that side's Contact is a name,
+    /// another of its servers may know the call (RFC 3263 §4.3). Says whether it goes on.
     fn leave_peer_for_name(&mut self, now: Instant, server: Key) -> bool {
         let Some(transaction) = self.transactions.server(server) else { return false };
-        let (request, method) = (transaction.request.clone(), transaction.context.method);
-        let origin = (transaction.source, transaction.reply.listener);
+        let Context { role, call, dialog, method, .. } = transaction.context;
+        let Role::InDialog { from_caller } = role else { return false };
+        let (request, origin) = (transaction.request.clone(), (transaction.source, transaction.reply.listener));
         let Ok(message) = Message::parse(&request) else { return false };
         let Ok(found) = message.check() else { return false };
         let Some(uri) = Uri::parse(message.request_uri()) else { return false };
@@ -353,20 +377,43 @@ impl Proxy {
         let path = self.path(&router, &message, &uri);
         let incoming = self.incoming(&message, &found, (method, Fingerprint::default()), origin, uri, path);
         let Way::Name(_, question) = self.dialog_route(&router, &incoming, None) else { return false };
-        if let Some(found) = self.lookups.known.get(&question) {
-            // Nobody is there but the one that failed.
-            let peer = self.transactions.client(self.last_attempt(server)).map(|client| client.hop.address);
-            if found.iter().all(|found| Some(found.address) == peer) {
-                return false;
-            }
-            self.resume(now, server);
-            return true;
+        // The name that side gave itself, whatever the request says.
+        let side = Side::of(from_caller).other();
+        let is_its_own = self.calls.get_mut(call).is_some_and(|call| {
+            let contact = dialog_of(&mut call.talk, dialog).and_then(|talk| Uri::parse(talk.contact(side)));
+            contact.and_then(|contact| Question::of_uri(&contact)).is_some_and(|its| its.host == question.host)
+        });
+        if !is_its_own {
+            return false;
         }
-        self.park(now, server, question)
+        let Some(found) = self.lookups.known.get(&question) else { return self.park(now, server, question) };
+        // Is there anybody but the one that failed?
+        let peer = self.peer_of(role, call).map(|peer| peer.address);
+        if found.iter().all(|found| Some(found.address) == peer) {
+            return false;
+        }
+        self.resume(now, server);
+        true
     }
 
-    fn last_attempt(&self, server: Key) -> Key {
-        self.transactions.server(server).map_or(Key::NONE, |server| server.context.client)
+    /// A request within a call that went by its other side's name was accepted: that is where this side is from now on.
+    pub(super) fn found_by_name(&mut self, server: Key, client: Key) {
+        let Some(context) = self.transactions.server(server).map(|server| &server.context) else { return };
+        let (call, role, hops_tried) = (context.call, context.role, context.hops_tried);
+        let Some(hop) = self.transactions.client(client).map(|client| client.hop) else { return };
+        let peer = self.peer_of(role, call).map(|peer| peer.address);
+        if hops_tried == 0 || peer == Some(hop.address) {
+            return;
+        }
+        match role {
+            Role::InDialog { from_caller: true } => self.call_goes_to(call, hop, super::health::NO_PEER),
+            Role::InDialog { from_caller: false } => {
+                if let Some(call) = self.calls.get_mut(call) {
+                    call.caller = hop;
+                }
+            }
+            Role::Opening | Role::Other => {}
+        }
     }
 
     /// What decides among equals, the same for every attempt of a request.

@@ -145,8 +145,9 @@ impl Proxy {
                     self.no_longer_pending(now, call);
                 }
             }
-            _ if status == 503 && !cancelled && (self.next_of_name(now, server) || self.refused_aside(now, server)) => {
-            }
+            _ if status == 503
+                && !cancelled
+                && (self.next_of_name(now, server, true) || self.refused_aside(now, server)) => {}
             // A busy or failing target is not the end while the plan has another; what the PBX decided is.
             Role::Opening if status == 503 && !cancelled && has_plan => {
                 self.remember_best(server, status, message.detach());
@@ -174,6 +175,7 @@ impl Proxy {
             }
             Role::InDialog { from_caller } => {
                 if status < 300 {
+                    self.found_by_name(server, client);
                     self.refresh(now, server, call, message);
                     let context = self.transactions.server(server).filter(|server| is_refresh(&server.context));
                     if let Some(request) = context.map(|server| server.request.clone()) {
@@ -284,7 +286,7 @@ impl Proxy {
     }
 
     /// What the final answer to a request within a dialog means for the call.
-    fn in_dialog_answered(
+    pub(super) fn in_dialog_answered(
         &mut self,
         now: Instant,
         (call, dialog): (Key, u32),
@@ -434,7 +436,10 @@ impl Proxy {
         }
         // Who sent another request than INVITE has given up when its silence is known (RFC 4320).
         let is_late = failed == Failed::Silent && method != Method::Invite;
-        if failed != Failed::NoFinal && !is_late && (self.next_of_name(now, server) || self.next_aside(now, server)) {
+        if failed != Failed::NoFinal
+            && !is_late
+            && (self.next_of_name(now, server, false) || self.next_aside(now, server))
+        {
             return;
         }
         if method == Method::Invite || failed == Failed::Unreachable {

@@ -140,6 +140,11 @@ impl Talk {
         &self.text[self.place(at)]
     }
 
+    /// Where that side said it is.
+    pub(super) fn contact(&self, side: Side) -> &[u8] {
+        self.part(CONTACT[side as usize])
+    }
+
     /// What a slot shows of it: what the INVITE said.
     fn caption(&self) -> Caption {
         let (from, mut caller) = (self.place(FROM), self.place(CALLER));

@@ -291,56 +291,90 @@ fn an_address_of_the_pbx_that_nobody_here_reaches_is_still_the_pbxs() {
     assert_eq!(world.in_use(), 1, "it has not gone away");
 }
 
-#[test]
-fn within_a_call_the_name_in_a_contact_leads_on_when_the_server_that_took_the_call_is_gone() {
-    for refuses in [false, true] {
-        let mut world = World::new(&config(1, &menu("")));
-        let caller = world.answered("100");
-        world.callers[caller].target = "sip:callee@cluster.example.net".into();
-        // While it is there, nobody needs to be asked for it.
-        world.request(End::Caller, caller, "INFO");
-        world.run();
-        assert_eq!((world.reached(PBX, "INFO"), world.questions.len()), (1, 0));
-        world.deaf.push(at(PBX2));
-        if refuses {
-            world.deaf.push(at(PBX));
-        } else {
-            world.unreachable.push(at(PBX));
-        }
-        world.request(End::Caller, caller, "INFO");
-        world.run();
-        if refuses {
-            world.answer_last(PBX, "503 Service Unavailable");
-        }
-        assert_eq!(world.questions.len(), 1);
-        tell(&mut world, Answer::Found(vec![found(PBX, 1, 0), found(PBX2, 2, 0)]), 60);
-        if refuses {
-            world.answer_last(PBX, "503 Service Unavailable");
-        }
-        world.answer_last(PBX2, "200 OK");
-        // From now on the callee is there.
-        let before = world.sent.len();
-        world.hang_up(End::Caller, caller);
-        world.run();
-        let sent: Vec<_> = world.sent[before..].iter().map(|(to, text)| (*to, text.get(..4))).collect();
-        assert_eq!(sent, [(at(PBX2), Some("BYE "))]);
-        world.answer_last(PBX2, "200 OK");
-        assert_eq!((world.in_use(), world.ends()), (0, vec![("caller_bye", 1)]));
-    }
+/// A call that is up, whose callee gave a name as its Contact.
+fn up_at_a_name() -> (World, usize) {
+    let mut world = World::new(&config(1, &menu("")));
+    world.modes.insert(at(PBX), Mode::Ring);
+    let caller = world.invite("100");
+    world.run();
+    world.accept_at(0, "sip:callee@cluster.example.net");
+    world.run();
+    assert!(world.callers[caller].up);
+    assert_eq!(world.callers[caller].target, "sip:callee@cluster.example.net");
+    (world, caller)
 }
 
 #[test]
-fn a_name_that_stands_for_the_failed_server_alone_is_no_way_on() {
-    let mut world = World::new(&config(1, &menu("")));
-    let caller = world.answered("100");
-    world.callers[caller].target = "sip:callee@cluster.example.net".into();
+fn within_a_call_the_name_in_a_contact_leads_on_when_the_server_that_took_the_call_is_gone() {
+    let (mut world, caller) = up_at_a_name();
+    // While it is there, nobody needs to be asked for it.
+    world.request(End::Caller, caller, "INFO");
+    world.run();
+    assert_eq!((world.reached(PBX, "INFO"), world.questions.len()), (1, 0));
+    world.deaf.push(at(PBX2));
     world.unreachable.push(at(PBX));
     world.request(End::Caller, caller, "INFO");
     world.run();
-    tell(&mut world, Answer::NotFound, 60);
-    assert!(world.last_at(CALLER, "SIP/2.0 502").contains("INFO"));
-    // The BYE ends the call here, whether anybody hears it or not.
+    assert_eq!(world.questions.len(), 1);
+    let before = world.sent.len();
+    tell(&mut world, Answer::Found(vec![found(PBX, 1, 0), found(PBX2, 2, 0)]), 60);
+    assert!(world.sent[before..].iter().all(|(to, _)| *to != at(PBX)), "it is not tried twice");
+    world.answer_last(PBX2, "200 OK");
+    // From now on the callee is there.
+    let before = world.sent.len();
     world.hang_up(End::Caller, caller);
     world.run();
-    assert_eq!((world.in_use(), world.view().calls), (0, 0));
+    let sent: Vec<_> = world.sent[before..].iter().map(|(to, text)| (*to, text.get(..4))).collect();
+    assert_eq!(sent, [(at(PBX2), Some("BYE "))]);
+    world.answer_last(PBX2, "200 OK");
+    assert_eq!((world.in_use(), world.ends()), (0, vec![("caller_bye", 1)]));
+}
+
+#[test]
+fn who_refuses_within_a_call_is_there_and_no_other_is_asked() {
+    let (mut world, caller) = up_at_a_name();
+    world.deaf.push(at(PBX));
+    world.request(End::Caller, caller, "INFO");
+    world.run();
+    world.answer_last(PBX, "503 Service Unavailable");
+    assert!(world.last_at(CALLER, "SIP/2.0 500").contains("INFO"));
+    assert_eq!((world.questions.len(), world.in_use()), (0, 1), "the call lives");
+}
+
+#[test]
+fn no_request_leads_a_call_to_a_name_its_other_side_never_gave() {
+    let (mut world, caller) = up_at_a_name();
+    world.callers[caller].target = "sip:x@evil.example".into();
+    world.unreachable.push(at(PBX));
+    world.request(End::Caller, caller, "INFO");
+    world.run();
+    assert_eq!(world.questions.len(), 0);
+    assert!(world.last_at(CALLER, "SIP/2.0 500").contains("INFO"));
+}
+
+#[test]
+fn a_bye_whose_name_leads_nowhere_ends_the_call_all_the_same() {
+    let (nothing, six) = ("10.0.0.99:5060", "[2001:db8::10]:5060");
+    let unreached = Found { address: at(six), ..found(nothing, 1, 0) };
+    let answers = [
+        Some(Answer::NotFound),
+        Some(Answer::Failed),
+        None,
+        Some(Answer::Found(vec![unreached])),
+        Some(Answer::Found(vec![found(PBX, 1, 0)])),
+    ];
+    for answer in answers {
+        let (mut world, caller) = up_at_a_name();
+        world.unreachable.push(at(PBX));
+        world.hang_up(End::Caller, caller);
+        world.run();
+        assert_eq!((world.questions.len(), world.in_use()), (1, 1));
+        match answer.clone() {
+            Some(answer) => tell(&mut world, answer, 60),
+            None => world.run_for(11_000),
+        }
+        assert_eq!((world.in_use(), world.view().calls), (0, 0), "{answer:?}");
+        world.run_for(100_000);
+        assert!(world.proxy.is_idle(), "{answer:?}: {:?}", world.proxy.load());
+    }
 }

@@ -964,6 +964,18 @@ impl World {
         self.send_until(End::Callee, id, "200", text);
     }
 
+    /// The callee picks up, and gives that as its Contact.
+    pub fn accept_at(&mut self, id: usize, contact: &str) {
+        let text = self.callee_answer(id, "200 OK");
+        let leg = &mut self.callees[id];
+        let own = format!("Contact: <sip:callee@{}>", leg.address.expect("set"));
+        assert!(text.contains(&own));
+        leg.up = true;
+        leg.answer = text.replace(&own, &format!("Contact: <{contact}>"));
+        let text = leg.answer.clone();
+        self.send_until(End::Callee, id, "200", text);
+    }
+
     /// The callee says no.
     pub fn refuse(&mut self, id: usize, status: u16) {
         let leg = &mut self.callees[id];
