@@ -23,6 +23,8 @@ pub struct Hop {
     pub domain: DomainId,
     /// Whether the transport loses nothing, so that nothing is sent again.
     pub is_reliable: bool,
+    /// Whether somebody was heard from there: it is the other end of the connection, whoever that has shown to be.
+    pub is_heard: bool,
 }
 
 /// A name to be found in a certificate; [`DomainId::NONE`] stands for the address itself.
@@ -42,6 +44,8 @@ const DOMAINS_MAX: usize = 16 * 1024;
 struct Domains {
     names: Vec<Box<str>>,
     numbers: HashMap<Box<str>, DomainId, foldhash::fast::RandomState>,
+    /// Whether the operator was told that there is room for no more.
+    is_full: bool,
 }
 
 /// One message to send.
@@ -57,6 +61,8 @@ pub struct Transmit<'a> {
     pub domain: DomainId,
     /// The name it stands for.
     pub name: &'a str,
+    /// See [`Hop::is_heard`].
+    pub is_heard: bool,
     /// The message.
     pub payload: &'a [u8],
     /// Its method; of a response, that of its request.
@@ -105,22 +111,39 @@ impl Outbox {
 
     /// The next datagram to send.
     pub fn pop(&mut self) -> Option<Transmit<'_>> {
-        let Queued { hop: Hop { listener, address: destination, connect, domain, .. }, place, method, client } =
-            self.queue.pop_front()?;
+        let Queued {
+            hop: Hop { listener, address: destination, connect, domain, is_heard, .. },
+            place,
+            method,
+            client,
+        } = self.queue.pop_front()?;
         let name = self.domains.names.get(usize::from(domain.0).wrapping_sub(1)).map_or("", |name| &**name);
-        Some(Transmit { listener, destination, connect, domain, name, payload: &self.buffer[place], method, client })
+        Some(Transmit {
+            listener,
+            destination,
+            connect,
+            domain,
+            name,
+            is_heard,
+            payload: &self.buffer[place],
+            method,
+            client,
+        })
     }
 
     /// The number of a name to be found in a certificate. There is always room for one `is_configured`.
     pub fn domain(&mut self, name: &str, is_configured: bool) -> DomainId {
         // A name with its root is the same (RFC 1034 §3.1), and certificates have none.
         let name = name.strip_suffix('.').unwrap_or(name);
-        let Domains { names, numbers } = &mut self.domains;
+        let Domains { names, numbers, is_full } = &mut self.domains;
         if let Some(number) = numbers.get(name) {
             return *number;
         }
         let most = if is_configured { usize::from(u16::MAX) } else { DOMAINS_MAX };
         if name.is_empty() || names.len() >= most {
+            if names.len() >= most && !std::mem::replace(is_full, true) {
+                tracing::warn!(event = "too_many_domains", "no more names are kept for certificates: restart the node");
+            }
             return DomainId::NONE;
         }
         names.push(name.into());

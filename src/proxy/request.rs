@@ -137,7 +137,7 @@ impl Proxy {
             // anything they did not ask for.
             None if self.is_known(source) => {
                 let is_reliable = self.router.transport(listener).is_reliable();
-                Hop { listener, address: source, connect: 0, domain: DomainId::NONE, is_reliable }
+                Hop { listener, address: source, connect: 0, domain: DomainId::NONE, is_reliable, is_heard: true }
             }
             None => return,
         };
@@ -152,17 +152,21 @@ impl Proxy {
     }
 
     /// The way of answers, [`Router::reply`]; over TLS, should the connection be gone, to nobody but who can show that he is the
-    /// one who asked: by the name that was shown, else by the one Via says (RFC 5922 §7.3).
+    /// one who asked: by the name that was shown, else by the target's at the port of its Via, else by the one Via says (RFC 5922 §7.3).
     pub(super) fn reply_to(&mut self, (source, listener): Origin, via: &Via<'_>) -> Hop {
         let mut hop = self.router.reply(listener, source, via);
         if hop.is_reliable && self.router.transport(listener).is_secure() {
             hop.domain = self.shown;
-            if hop.domain == DomainId::NONE
-                && hop.connect != 0
-                && let Host::Name(name) = via.host
-                && self.trunk_of(source).is_some()
-            {
-                hop.domain = self.outbox.domain(&String::from_utf8_lossy(name).to_ascii_lowercase(), false);
+            if hop.domain == DomainId::NONE && hop.connect != 0 {
+                let home = SocketAddr::new(source.ip(), hop.connect);
+                let target = self.router.hop(listener, self.router.transport(listener), home);
+                hop.domain = target.map_or(DomainId::NONE, |target| target.domain);
+                if hop.domain == DomainId::NONE
+                    && let Host::Name(name) = via.host
+                    && self.is_known(source)
+                {
+                    hop.domain = self.outbox.domain(&String::from_utf8_lossy(name).to_ascii_lowercase(), false);
+                }
             }
         }
         hop

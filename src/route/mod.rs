@@ -322,7 +322,7 @@ impl Router {
         let is_there = |place: &&Place| (place.transport, place.address) == (transport, address);
         let known = || self.places.iter().flatten().find(is_there).map_or(DomainId::NONE, |place| place.domain);
         let domain = if transport.is_secure() { known() } else { DomainId::NONE };
-        Some(Hop { listener, address, connect, domain, is_reliable: transport.is_reliable() })
+        Some(Hop { listener, address, connect, domain, is_reliable: transport.is_reliable(), is_heard: false })
     }
 
     /// The way of answers to a request from `source` (§18.2.2): over a stream, its connection, or a new one to the port in
@@ -331,11 +331,11 @@ impl Router {
         let transport = self.transport(listener);
         if !transport.is_reliable() {
             let address = via.reply_to(source);
-            return Hop { listener, address, connect: 0, domain: DomainId::NONE, is_reliable: false };
+            return Hop { listener, address, connect: 0, domain: DomainId::NONE, is_reliable: false, is_heard: true };
         }
         let port = via.port.unwrap_or_else(|| transport.default_port());
         let connect = if transport.is_web_socket() { 0 } else { port };
-        Hop { listener, address: source, connect, domain: DomainId::NONE, is_reliable: true }
+        Hop { listener, address: source, connect, domain: DomainId::NONE, is_reliable: true, is_heard: true }
     }
 }
 

@@ -118,9 +118,10 @@ impl Connection {
         }
     }
 
-    /// Octets kept for it: of messages that are not whole, and of those it did not take.
+    /// Octets kept for it beyond what each connection has: of messages that are not whole, and of those it did not take.
     pub(super) fn octets(&self) -> usize {
-        self.input.capacity() + self.output.capacity() + self.in_web[0] + self.in_web[1]
+        let [input, output] = [self.input.capacity(), self.output.capacity()].map(|all| all.saturating_sub(KEEP));
+        input + output + self.in_web[0] + self.in_web[1]
     }
 
     /// When it has to be looked at next.
@@ -206,6 +207,10 @@ pub(super) fn web_config() -> WebSocketConfig {
 pub(super) struct Progress {
     pub(super) octets: usize,
     pub(super) messages: usize,
+    /// Frames of a WebSocket that were whole messages, line ends included.
+    pub(super) frames: usize,
+    /// Octets of a WebSocket's frames that were whole, with as much as their heads may have.
+    pub(super) whole: usize,
     pub(super) has_more: bool,
 }
 
@@ -266,6 +271,9 @@ pub(super) fn read_stream(
     Ok(progress)
 }
 
+/// The head of a frame at most (RFC 6455 §5.2), in octets.
+const FRAME_HEAD: usize = 14;
+
 pub(super) fn read_frames(socket: &mut WebSocket<Wire>, hand: &mut impl FnMut(&[u8])) -> Result<Progress, Closed> {
     let mut progress = Progress::default();
     while progress.octets < BATCH {
@@ -273,6 +281,8 @@ pub(super) fn read_frames(socket: &mut WebSocket<Wire>, hand: &mut impl FnMut(&[
             Ok(frame @ (Frame::Text(_) | Frame::Binary(_))) => {
                 let message = frame.into_data();
                 progress.octets += message.len() + 1;
+                progress.frames += 1;
+                progress.whole += message.len() + FRAME_HEAD;
                 // RFC 7118 §6: RFC 5626's keep-alive works here, too.
                 if message.iter().all(|octet| matches!(octet, b'\r' | b'\n')) {
                     if message.len() >= 4 {
@@ -284,7 +294,10 @@ pub(super) fn read_frames(socket: &mut WebSocket<Wire>, hand: &mut impl FnMut(&[
                 progress.messages += 1;
                 hand(&message);
             }
-            Ok(_) => progress.octets += 1,
+            Ok(control) => {
+                progress.octets += 1;
+                progress.whole += control.len() + FRAME_HEAD;
+            }
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(progress),
             Err(
                 tungstenite::Error::Io(_)

@@ -33,7 +33,7 @@ use super::wire::Wire;
 use crate::config::Config;
 use crate::outbox::{DomainId, ListenerId, Transmit};
 use crate::sip::Transport;
-use crate::sip::framing::Framer;
+use crate::sip::framing::{Framer, STREAM_OCTETS_MAX};
 use crate::store::{self, Key, Slab, Wheel};
 use crate::time::Instant;
 
@@ -49,6 +49,8 @@ pub(super) const BATCH: usize = 64 * 1024;
 const ROUND: usize = 1024 * 1024;
 /// Of the connections there may be, one in so many is kept for those we open.
 const KEPT: usize = 8;
+/// What may seem left of a WebSocket's whole frames, in octets.
+const HEADS: usize = 1024;
 /// Octets that may wait for a connection to take them.
 pub(super) const OUTPUT_MAX: usize = 256 * 1024;
 
@@ -361,7 +363,11 @@ impl Streams {
                 connection.body = Body::Opening(Some(Box::new(start)));
             }
         }
-        self.by_peer.insert(name, key);
+        // One that we opened has shown who it is: none that was accepted from the same port takes its place.
+        let known = self.by_peer.get(&name).and_then(|key| self.connections.get(*key));
+        if is_ours || known.is_none_or(|known| !known.is_ours) {
+            self.by_peer.insert(name, key);
+        }
         if registered.is_err() {
             self.close(key, Closed::Unreachable);
             return None;
@@ -500,6 +506,7 @@ impl Streams {
         };
         let wrote = output.len() > had || matches!(body, Body::Web(_));
         let taken = BATCH - budget_of(body);
+        let given = if let Body::Web(socket) = body { socket.get_mut().take_given() } else { 0 };
         let is_web = matches!(body, Body::Web(_));
         let has_input = !input.is_empty();
         match read {
@@ -508,9 +515,13 @@ impl Streams {
                 (false, 0)
             }
             Ok(progress) => {
-                // Of a WebSocket: octets that made no whole frame, or nothing since those did.
                 let is_partial = if is_web {
-                    progress.octets == 0 && (taken > 0 || connection.slow_since.is_some())
+                    // What was given to it and was no whole frame yet. Heads are shorter than they may be: what seems left of a few
+                    // is nothing once a message was whole.
+                    let kept = (connection.in_web[0] + given).saturating_sub(progress.whole);
+                    let is_nothing = progress.frames > 0 && kept < HEADS;
+                    connection.in_web[0] = if is_nothing { 0 } else { kept.min(2 * STREAM_OCTETS_MAX) };
+                    connection.in_web[0] > 0
                 } else {
                     has_input
                 };
@@ -520,11 +531,8 @@ impl Streams {
                 if progress.octets > 0 {
                     (connection.last, connection.asked_at) = (now, None);
                 }
-                if is_web {
-                    connection.in_web[0] = if is_partial { connection.in_web[0] + taken } else { 0 };
-                }
                 // A message that is finished ends the wait for it, even if the next one has begun.
-                if progress.messages > 0 || !is_partial {
+                if progress.messages + progress.frames > 0 || !is_partial {
                     connection.slow_since = None;
                 }
                 if is_partial && connection.slow_since.is_none() {
@@ -564,22 +572,27 @@ impl Streams {
         }
     }
 
-    /// The connection to be used: the one of that name, else one that was accepted from there, whoever it showed to be.
-    fn find(&self, (listener, peer, domain): Name) -> Option<Key> {
-        let accepted = || {
-            let key = self.by_peer.get(&(listener, peer, DomainId::NONE))?;
-            self.connections.get(*key).filter(|connection| !connection.is_ours).map(|_| key)
+    /// The connection to be used: the one of that name, else one that was accepted from there. Where nobody was heard before, that
+    /// must have shown the name, too: its other end may be anybody who has the port now.
+    fn find(&self, (listener, peer, domain): Name, transmit: &Transmit<'_>) -> Option<Key> {
+        let is_free = transmit.is_heard || !self.transports[usize::from(listener)].is_secure();
+        let known = |domain: DomainId, may_be_ours: bool| {
+            let key = *self.by_peer.get(&(listener, peer, domain))?;
+            let connection = self.connections.get(key)?;
+            let shows = || is_free || connection.identities.iter().any(|name| **name == *transmit.name);
+            let fits = if connection.is_ours { may_be_ours } else { shows() };
+            fits.then_some(key)
         };
-        self.by_peer.get(&(listener, peer, domain)).or_else(accepted).copied()
+        known(domain, true).or_else(|| known(DomainId::NONE, domain == DomainId::NONE))
     }
 
     /// Queues one message for its connection, which is opened when it must be. [`Streams::flush`] sends.
     pub fn send(&mut self, now: Instant, transmit: &Transmit<'_>) -> Sent {
         let (listener, domain) = (transmit.listener, transmit.domain);
-        let key = self.find((listener, transmit.destination, domain)).or_else(|| {
+        let key = self.find((listener, transmit.destination, domain), transmit).or_else(|| {
             // Gone: the port its other side listens on, if any.
             let name = (listener, SocketAddr::new(transmit.destination.ip(), transmit.connect), domain);
-            let again = self.find(name);
+            let again = self.find(name, transmit);
             again.or_else(|| if transmit.connect == 0 { None } else { self.connect(now, name, transmit.name) })
         });
         let Some(key) = key else { return Sent::Never };

@@ -15,6 +15,8 @@ pub(super) struct Wire {
     tls: Option<Box<Tls>>,
     /// Octets it may still take from the socket before others get their turn.
     budget: usize,
+    /// Octets given out so far: without what TLS adds.
+    given: usize,
 }
 
 impl Wire {
@@ -23,7 +25,7 @@ impl Wire {
             tls.set_buffer_limit(Some(TLS_BUFFER));
             Box::new(tls)
         });
-        Self { socket, tls, budget: 0 }
+        Self { socket, tls, budget: 0, given: 0 }
     }
 
     /// Lets it take so many octets from the socket, whatever they are: records without data and empty frames count, too.
@@ -34,6 +36,11 @@ impl Wire {
     /// Octets it may still take. At 0 reading is `WouldBlock` though more may be there.
     pub(super) fn budget(&self) -> usize {
         self.budget
+    }
+
+    /// Octets given out since this was asked last.
+    pub(super) fn take_given(&mut self) -> usize {
+        std::mem::take(&mut self.given)
     }
 
     /// Goes on with the handshake; says whether it is done.
@@ -91,8 +98,8 @@ fn send(tls: &mut Tls, socket: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-impl Read for Wire {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+impl Wire {
+    fn take_in(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
             if self.budget == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -117,6 +124,14 @@ impl Read for Wire {
             digest(tls, &mut self.socket)?;
             send(tls, &mut self.socket)?;
         }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let length = self.take_in(into)?;
+        self.given += length;
+        Ok(length)
     }
 }
 

@@ -138,3 +138,28 @@ fn an_answer_whose_connection_is_gone_goes_to_nobody_but_who_asked() {
     right.expect("SIP/2.0 486 ");
     assert!(reopened("thief", by_name, known).is_none());
 }
+
+#[test]
+fn no_call_goes_to_whoever_connects_from_the_targets_port() {
+    let files = signed("port", &["gate.example.net", "pbx.example.net"]);
+    for name in ["tls_name = \"pbx.example.net\"", ""] {
+        // The PBX is down, and somebody else has its port.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+        let ca = format!("[tls]\nca = \"{}\"\n", files.file("ca.pem").display());
+        let uri = format!("\"sip:127.0.0.1:{port};transport=tls\"");
+        let server = start(&with_listeners(&format!("{ca}{UDP}{}", files.listener("tls", "")), &uri, name));
+        let (gate, tls) = (server.listen()[0], server.listen()[1]);
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("the port is free");
+        socket.connect(&tls.into()).expect("connected");
+        let mut rogue = files.over(socket.into());
+        rogue.send("\r\n\r\n");
+        rogue.expect("\r\n");
+        let caller = Peer::new("127.0.0.1");
+        let uri = format!("sip:100@{gate}");
+        caller.send(gate, request("INVITE", &uri, caller.address, "rogue", "", 1, "").as_bytes());
+        let (answer, _) = caller.expect("SIP/2.0 5");
+        assert!(answer.contains("Call-ID: rogue"), "{name}");
+        server.stop();
+    }
+}

@@ -275,6 +275,7 @@ fn who_does_not_read_is_closed_and_costs_no_more_than_its_share() {
             connect: 0,
             domain: DomainId::NONE,
             name: "",
+            is_heard: true,
             payload: &payload,
             method: sipweir::sip::Method::Options,
             client,
@@ -311,8 +312,8 @@ fn unfinished_messages_of_one_source_take_an_eighth_of_the_memory_and_no_more() 
         let handshake = "GET / HTTP/1.1\r\nHost: gate\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                          Sec-WebSocket-Protocol: sip\r\n\r\n";
-        // A text frame of 50,000 octets, masked with nothing.
-        let frame = [&b"\x81\xfe\xc3\x50\0\0\0\0"[..], part.as_bytes()].concat();
+        // A whole frame with line ends, and a text frame of 50,000 octets; both masked with nothing.
+        let frame = [&b"\x81\x84\0\0\0\0\r\n\r\n\x81\xfe\xc3\x50\0\0\0\0"[..], part.as_bytes()].concat();
         for at in 0..5 {
             let mut line = from(if at < 4 { "127.0.0.1" } else { "127.0.0.2" }, bench.address);
             if listener == web {
@@ -341,4 +342,34 @@ fn unfinished_messages_of_one_source_take_an_eighth_of_the_memory_and_no_more() 
         bench.until(3, 1, 0);
         assert_eq!(bench.closed(Closed::Full), full);
     }
+}
+
+#[test]
+fn a_websocket_message_that_stays_unfinished_is_slow_whatever_comes_with_it() {
+    use sipweir::transport::stream::Closed;
+    let mut bench = Bench::within("[[listen]]\nuri = \"ws:127.0.0.1:0\"\n", "");
+    let mut request = format!("ws://{}/", bench.address).into_client_request().expect("a request");
+    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("sip"));
+    let socket = TcpStream::connect(bench.address).expect("connected");
+    let handle = std::thread::spawn(move || tungstenite::client(request, socket).expect("a WebSocket").0);
+    bench.until(1, 1, 0);
+    for _ in 0..100 {
+        bench.until_idle(1);
+        if handle.is_finished() {
+            break;
+        }
+    }
+    let mut web = handle.join().expect("open");
+    web.send(WebMessage::text("OPTIONS sip:x SIP/2.0\r\n\r\n")).expect("sent");
+    bench.until(2, 1, 1);
+    // A whole message and a part of the next in one go; then pings.
+    let part = [&b"\x81\x84\0\0\0\0\r\n\r\n\x01\xfe\xc3\x50\0\0\0\0"[..], &[b'x'; 20_000]].concat();
+    web.get_mut().write_all(&part).expect("sent");
+    bench.until_idle(3);
+    for second in [6, 9, 12] {
+        web.get_mut().write_all(b"\x89\x80\0\0\0\0").expect("sent");
+        bench.until_idle(second);
+    }
+    bench.until(14, 0, 1);
+    assert_eq!(bench.closed(Closed::Slow), 1);
 }

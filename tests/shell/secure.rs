@@ -115,8 +115,17 @@ impl Certificates {
     }
 
     pub(super) fn connect(&self, to: SocketAddr, certificate: Option<&str>) -> Line {
+        self.through(TcpStream::connect(to).expect("connected"), certificate)
+    }
+
+    /// A client without a certificate over that connection.
+    pub(super) fn over(&self, socket: TcpStream) -> Line {
+        self.through(socket, None)
+    }
+
+    fn through(&self, socket: TcpStream, certificate: Option<&str>) -> Line {
         let config = Arc::new(self.client(certificate));
-        Line::over(TcpStream::connect(to).expect("connected"), |socket| {
+        Line::over(socket, |socket| {
             let name = ServerName::try_from("gate.example.net").expect("a name");
             Box::new(StreamOwned::new(ClientConnection::new(config, name).expect("a client"), socket))
         })
