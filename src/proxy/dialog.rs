@@ -120,7 +120,9 @@ impl Proxy {
             self.trying(now, server);
         }
         let wide = self.wide_hop(now, router, incoming, hop);
-        if let Some(server) = self.transactions.server_mut(server).filter(|_| wide.is_some()) {
+        if wide.is_some()
+            && let Some(server) = self.transactions.server_mut(server)
+        {
             // To this address it may go, by whatever transport.
             server.context.may_relay = true;
         }

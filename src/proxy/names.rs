@@ -399,10 +399,10 @@ impl Proxy {
     /// A request within a call that went by its other side's name was accepted: that is where this side is from now on.
     pub(super) fn found_by_name(&mut self, server: Key, client: Key) {
         let Some(context) = self.transactions.server(server).map(|server| &server.context) else { return };
-        let (call, role, hops_tried) = (context.call, context.role, context.hops_tried);
+        let (call, role) = (context.call, context.role);
         let Some(hop) = self.transactions.client(client).map(|client| client.hop) else { return };
         let peer = self.peer_of(role, call).map(|peer| peer.address);
-        if hops_tried == 0 || peer == Some(hop.address) {
+        if peer == Some(hop.address) {
             return;
         }
         match role {

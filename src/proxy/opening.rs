@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::call::{Call, Early};
 use super::forward::Changes;
 use super::health::NO_PEER;
-use super::large::is_large;
+use super::large::{Large, is_large};
 use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
 use super::session::lists;
@@ -293,10 +293,9 @@ impl Proxy {
             if let Some(at) = chosen {
                 let place = &places[at];
                 plan.tried |= 1 << at;
-                let (hop, widened) = self.next_hop(now, &router, listener, (place, message), again.is_none());
+                let (hop, widened) = next_hop(&self.large, now, &router, listener, (place, message), again.is_none());
                 plan.again = widened.then_some(at);
                 let hop = hop.filter(|_| place.transport.is_secure() || !is_sips(message.request_uri()));
-                let Some(transaction) = self.transactions.server_mut(server) else { return };
                 let lines = plan.refusal.map(|refusal| {
                     let advertise = &router.config.listen[usize::from(listener)].advertise;
                     overflow_lines(message, &plan, refusal, &place.host_port, advertise)
@@ -413,22 +412,6 @@ impl Proxy {
         true
     }
 
-    /// The way to an address of a target, and whether it is a try over TCP for a request too large for UDP: only where the address
-    /// does not say itself how it is to be reached.
-    pub(super) fn next_hop(
-        &self,
-        now: Instant,
-        router: &Router,
-        listener: ListenerId,
-        (place, message): (&Place, &Message<'_>),
-        is_first: bool,
-    ) -> (Option<Hop>, bool) {
-        let hop = router.hop_to(listener, place);
-        let may_widen = is_first && !place.is_fixed && is_large(message);
-        let wide = hop.filter(|_| may_widen).and_then(|hop| self.large.widen(now, router, hop));
-        (wide.or(hop), wide.is_some())
-    }
-
     /// A service of kind `route` has no pool: its place in the service is given back all the same.
     fn leave_service(&mut self, now: Instant, key: Key) {
         let Some(call) = self.calls.get_mut(key) else { return };
@@ -487,6 +470,22 @@ fn thousandths(text: &[u8]) -> u32 {
     let digits = part.iter().copied().chain(std::iter::repeat(b'0')).take(3);
     let part = digits.fold(0, |number, digit| number * 10 + u32::from(digit.wrapping_sub(b'0').min(9)));
     crate::sip::decimal(whole).map_or(0, |whole| (whole.min(1) * 1000 + part).min(1000))
+}
+
+/// The way to an address of a target, and whether it is a try over TCP for a request too large for UDP: only where the address
+/// does not say itself how it is to be reached.
+pub(super) fn next_hop(
+    large: &Large,
+    now: Instant,
+    router: &Router,
+    listener: ListenerId,
+    (place, message): (&Place, &Message<'_>),
+    is_first: bool,
+) -> (Option<Hop>, bool) {
+    let hop = router.hop_to(listener, place);
+    let may_widen = is_first && is_large(message) && !place.is_fixed;
+    let wide = if may_widen { hop.and_then(|hop| large.widen(now, router, hop)) } else { None };
+    (wide.or(hop), wide.is_some())
 }
 
 pub(super) fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::dialog::Way;
 use super::forward::{Changes, OWN_ROUTES_MAX, route_values};
-use super::opening::rewritten;
+use super::opening::{next_hop, rewritten};
 use super::session::{self, Session};
 use super::{Aside, Cancel, Context, Proxy, Role, env};
 use crate::config::UnknownSource;
@@ -465,7 +465,8 @@ impl Proxy {
             let place = &places[chosen];
             is_open |= sips && !place.transport.is_secure();
             if (!sips || place.transport.is_secure())
-                && let (Some(hop), is_wide) = self.next_hop(now, &router, origin.1, (place, message), again.is_none())
+                && let (Some(hop), is_wide) =
+                    next_hop(&self.large, now, &router, origin.1, (place, message), again.is_none())
             {
                 aside.again = is_wide.then_some(chosen);
                 break (place, hop, is_wide);
@@ -496,7 +497,9 @@ impl Proxy {
     }
 
     pub(super) fn mark_widened(&mut self, client: Key, widened: Option<(SocketAddr, Instant)>) {
-        if let Some(client) = self.transactions.client_mut(client) {
+        if widened.is_some()
+            && let Some(client) = self.transactions.client_mut(client)
+        {
             client.context.widened = widened;
         }
     }

@@ -115,7 +115,7 @@ impl Proxy {
         let Some(transaction) = self.transactions.server(server) else { return };
         let context = &transaction.context;
         let (role, call, dialog, cancelled) = (context.role, context.call, context.dialog, context.cancelled);
-        let has_plan = context.plan.is_some();
+        let (has_plan, hops_tried) = (context.plan.is_some(), context.hops_tried);
         if status == 408 && method != Method::Invite {
             // RFC 4320 §4.2: no 408 either; the sender's own timer says the same.
             self.transactions.abandon_server(env!(self, now), server);
@@ -175,7 +175,9 @@ impl Proxy {
             }
             Role::InDialog { from_caller } => {
                 if status < 300 {
-                    self.found_by_name(server, client);
+                    if hops_tried > 0 {
+                        self.found_by_name(server, client);
+                    }
                     self.refresh(now, server, call, message);
                     let context = self.transactions.server(server).filter(|server| is_refresh(&server.context));
                     if let Some(request) = context.map(|server| server.request.clone()) {
