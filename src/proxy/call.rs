@@ -158,6 +158,8 @@ pub(super) struct Rare {
     /// Questions in a row it did not answer.
     pub(super) missed: u8,
     pub(super) is_suspect: bool,
+    /// Its session should have been refreshed by now; what is left of the lease is the margin.
+    pub(super) is_overdue: bool,
     /// Another call has its channel: it has to end soon.
     pub(super) is_replaced: bool,
     /// REFERs of its callee that the caller took and has not told the end of, by CSeq.
@@ -175,6 +177,7 @@ static NOTHING_RARE: Rare = Rare {
     more: Vec::new(),
     missed: 0,
     is_suspect: false,
+    is_overdue: false,
     is_replaced: false,
     refers: Vec::new(),
     heir: Key::NONE,

@@ -491,8 +491,13 @@ impl Proxy {
             };
             return self.hang_up(now, key, reason);
         } else if call.lease != Instant::ZERO && now >= call.lease {
-            // RFC 4028 §8.3: "Unlike the UA, it MUST NOT send a BYE."
-            return self.end_call(now, key, EndReason::SessionLapsed);
+            if call.rare().is_overdue {
+                // RFC 4028 §8.3: "Unlike the UA, it MUST NOT send a BYE."
+                return self.end_call(now, key, EndReason::SessionLapsed);
+            }
+            call.rare_mut().is_overdue = true;
+            call.lease = now + self.lengths.t1 * 64;
+            self.doubt(key);
         } else if call.ask_at != Instant::ZERO && now >= call.ask_at {
             call.ask_at = now + Duration::from_secs(u64::from(call.ask_s));
             self.ask_callee(now, key);

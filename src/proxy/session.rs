@@ -106,10 +106,12 @@ impl Proxy {
     ) -> Option<u32> {
         let received = seconds(message, HeaderName::SessionExpires);
         let added = Some(session.expires).filter(|expires| received.is_none() && session.is_known && *expires > 0);
-        let margin = self.lengths.t1 * 64;
         if let Some(call) = self.calls.get_mut(call).filter(|call| call.rare().ending.is_none()) {
-            let lease = received.or(added).map(|expires| now + Duration::from_secs(u64::from(expires)) + margin);
+            let lease = received.or(added).map(|expires| now + Duration::from_secs(u64::from(expires)));
             call.lease = lease.unwrap_or(Instant::ZERO);
+            if call.rare().is_overdue {
+                call.rare_mut().is_overdue = false;
+            }
         }
         self.watch_call(call);
         added

@@ -376,16 +376,25 @@ impl Proxy {
                 let Some(call) = self.calls.get_mut(key) else { return };
                 let rare = call.rare_mut();
                 rare.missed = rare.missed.saturating_add(1);
-                if rare.missed >= MISSED && !std::mem::replace(&mut rare.is_suspect, true) {
-                    self.slots.update(call.slot, |slot| slot.suspect = true);
-                    if self.suspects.len() > 2 * self.calls.len() + 16 {
-                        let calls = &self.calls;
-                        self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.rare().is_suspect));
-                    }
-                    self.suspects.push_back(key);
+                if rare.missed >= MISSED {
+                    self.doubt(key);
                 }
             }
         }
+    }
+
+    /// A call gives no sign of life: it is suspect from now on.
+    pub(super) fn doubt(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if std::mem::replace(&mut call.rare_mut().is_suspect, true) {
+            return;
+        }
+        self.slots.update(call.slot, |slot| slot.suspect = true);
+        if self.suspects.len() > 2 * self.calls.len() + 16 {
+            let calls = &self.calls;
+            self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.rare().is_suspect));
+        }
+        self.suspects.push_back(key);
     }
 
     /// Ends the call that was suspect first among those that hold a channel of `pool`. Says whether there was one.

@@ -275,6 +275,31 @@ fn a_session_that_is_not_refreshed_is_over_and_no_bye_is_sent() {
 }
 
 #[test]
+fn a_session_whose_refresh_is_overdue_is_suspect_and_gives_way_to_who_needs_its_channel() {
+    let suspect = |world: &World| world.slots.list(1, |_| true)[0].1.suspect;
+    let (mut world, ..) = exchange("Supported: timer\r\n", "\r\nSession-Expires: 300;refresher=uas");
+    world.run_for(299_000);
+    assert!(!suspect(&world));
+    world.run_for(2_000);
+    assert!(suspect(&world));
+    // A refresh that comes late is one all the same, and the whole interval begins again.
+    let text = world.in_dialog(End::Caller, 0, "UPDATE");
+    world.raw_unanswered(CALLER, text.as_bytes());
+    world.answer_last(PBX, "200 OK\r\nSession-Expires: 300;refresher=uas");
+    assert!(!suspect(&world));
+    world.run_for(299_000);
+    assert!(!suspect(&world));
+    world.run_for(2_000);
+    assert!(suspect(&world));
+    while world.in_use() < world.view().pools[0].capacity {
+        world.answered("100");
+    }
+    let caller = world.answered("100");
+    assert!(world.callers[caller].up);
+    assert_eq!(world.ends(), [("reclaimed", 1)]);
+}
+
+#[test]
 fn a_refresh_of_either_side_keeps_the_session_and_one_without_a_timer_ends_the_watch() {
     let refresh = |world: &mut World, lines: &str| {
         let text = world.in_dialog(End::Caller, 0, "UPDATE");
