@@ -111,6 +111,26 @@ impl Drop {
     }
 }
 
+/// How the step `wait` of a plan ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum WaitEnd {
+    /// The call got a channel.
+    Admitted,
+    /// It waited as long as the plan lets it.
+    TimedOut,
+    /// The caller gave up, or the operator ended the call.
+    GaveUp,
+    /// There was nothing to wait for any more: a licence ended.
+    Refused,
+    /// It did not begin: as many wait as may.
+    QueueFull,
+    /// It did not begin: the expected wait was longer than the plan allows.
+    TooLong,
+    /// It did not begin: the caller wants none (RFC 3841), or insists on acknowledging provisional answers (RFC 3262).
+    Declined,
+}
+
 /// Why a call ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -135,6 +155,25 @@ pub enum EndReason {
     Reclaimed,
     /// Another call took its channel over (RFC 3891), and nobody hung it up.
     Replaced,
+}
+
+impl WaitEnd {
+    /// Every end.
+    pub const ALL: [Self; 7] =
+        [Self::Admitted, Self::TimedOut, Self::GaveUp, Self::Refused, Self::QueueFull, Self::TooLong, Self::Declined];
+
+    /// The value of the metric's `end` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::TimedOut => "timed_out",
+            Self::GaveUp => "gave_up",
+            Self::Refused => "refused",
+            Self::QueueFull => "queue_full",
+            Self::TooLong => "too_long",
+            Self::Declined => "declined",
+        }
+    }
 }
 
 impl EndReason {
@@ -259,6 +298,8 @@ pub struct Counters {
     refusals: [u64; Refusal::ALL.len()],
     ends: [u64; EndReason::ALL.len()],
     overflows: Vec<[u64; Step::LABELS.len()]>,
+    waits: Vec<[u64; WaitEnd::ALL.len()]>,
+    steps: [Histogram; Step::LABELS.len()],
     /// Requests received again and absorbed or answered from memory.
     pub retransmissions: u64,
     /// Calls answered.
@@ -282,6 +323,8 @@ impl Default for Counters {
             refusals: [0; Refusal::ALL.len()],
             ends: [0; EndReason::ALL.len()],
             overflows: Vec::new(),
+            waits: Vec::new(),
+            steps: std::array::from_fn(|_| Histogram::new(DELAY_BOUNDS)),
             retransmissions: 0,
             answered: 0,
             transfers: 0,
@@ -325,6 +368,19 @@ impl Counters {
             self.overflows.resize(at + 1, [0; Step::LABELS.len()]);
         }
         self.overflows[at][step.position()] += 1;
+    }
+
+    pub(crate) fn wait_ended(&mut self, service: ServiceId, end: WaitEnd) {
+        let at = usize::from(service.0);
+        if self.waits.len() <= at {
+            self.waits.resize(at + 1, [0; WaitEnd::ALL.len()]);
+        }
+        self.waits[at][end as usize] += 1;
+    }
+
+    /// A step of a plan ended; `step` is its [`Step::position`].
+    pub(crate) fn step_took(&mut self, step: usize, took: std::time::Duration) {
+        self.steps[step].record(took);
     }
 
     pub(crate) fn answer_delay(&mut self, delay: std::time::Duration) {
@@ -380,6 +436,18 @@ impl Counters {
         self.overflows.iter().enumerate().flat_map(|(service, steps)| {
             Step::LABELS.into_iter().zip(*steps).map(move |(step, count)| (ServiceId(service as u16), step, count))
         })
+    }
+
+    /// How often the step `wait` ended how, by service.
+    pub fn waits(&self) -> impl Iterator<Item = (ServiceId, WaitEnd, u64)> + '_ {
+        self.waits.iter().enumerate().flat_map(|(service, ends)| {
+            WaitEnd::ALL.into_iter().zip(*ends).map(move |(end, count)| (ServiceId(service as u16), end, count))
+        })
+    }
+
+    /// How long steps of plans took, by their label.
+    pub fn steps(&self) -> impl Iterator<Item = (&'static str, &Histogram)> + '_ {
+        Step::LABELS.into_iter().zip(&self.steps)
     }
 }
 

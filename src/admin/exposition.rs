@@ -63,8 +63,22 @@ impl Exposition {
         self.handle.run_upkeep();
         let mut text = self.handle.render();
         let Counters { answer_delays, loops, .. } = &self.counters;
-        write_histogram(&mut text, "sipweir_answer_delay_seconds", "Time from INVITE to the first 2xx", answer_delays);
-        write_histogram(&mut text, "sipweir_loop_seconds", "What the worker does between two sleeps", loops);
+        write_histogram(
+            &mut text,
+            ("sipweir_answer_delay_seconds", "Time from INVITE to the first 2xx"),
+            [("", answer_delays)],
+        );
+        write_histogram(&mut text, ("sipweir_loop_seconds", "What the worker does between two sleeps"), [("", loops)]);
+        let steps = self.counters.steps().filter(|(_, times)| times.count() > 0);
+        let steps: Vec<_> = steps.map(|(step, times)| (format!("step=\"{step}\""), times)).collect();
+        write_histogram(
+            &mut text,
+            (
+                "sipweir_overflow_step_seconds",
+                "How long steps of overflow plans took, to the next one or to the end of the INVITE",
+            ),
+            steps.iter().map(|(label, times)| (label.as_str(), *times)),
+        );
         write_licences(&mut text, &node.gate.standing(), &node.config().settings().wanted);
         text
     }
@@ -87,6 +101,7 @@ impl Exposition {
             gauge!("sipweir_service_calls", "service" => name.clone()).set(service.calls);
             counter!("sipweir_admissions_total", "service" => name.clone()).absolute(service.admitted);
             counter!("sipweir_service_refusals_total", "service" => name.clone()).absolute(service.refused);
+            gauge!("sipweir_service_waiting_calls", "service" => name.clone()).set(service.waiting);
             gauge!("sipweir_service_unlicensed", "service" => name).set(if service.lacks.is_some() { 1 } else { 0 });
         }
         for trunk in &view.trunks {
@@ -99,6 +114,12 @@ impl Exposition {
         for (service, step, count) in self.counters.overflows() {
             if let Some(service) = view.services.get(usize::from(service.0)) {
                 counter!("sipweir_overflows_total", "service" => service.name.to_string(), "step" => step)
+                    .absolute(count);
+            }
+        }
+        for (service, end, count) in self.counters.waits() {
+            if let Some(service) = view.services.get(usize::from(service.0)) {
+                counter!("sipweir_waits_total", "service" => service.name.to_string(), "end" => end.label())
                     .absolute(count);
             }
         }
@@ -171,15 +192,28 @@ impl Exposition {
 }
 
 /// A histogram counted elsewhere: the recorder takes single values only, tens of thousands a second here.
-fn write_histogram(text: &mut String, name: &str, help: &str, histogram: &Histogram) {
+fn write_histogram<'a>(
+    text: &mut String,
+    (name, help): (&str, &str),
+    series: impl IntoIterator<Item = (&'a str, &'a Histogram)>,
+) {
     let seconds = |micros: u64| micros as f64 / 1e6;
+    let mut series = series.into_iter().peekable();
+    if series.peek().is_none() {
+        return;
+    }
     let mut write = || -> std::fmt::Result {
         writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram")?;
-        for (bound, count) in histogram.buckets() {
-            writeln!(text, "{name}_bucket{{le=\"{}\"}} {count}", seconds(bound))?;
+        for (label, histogram) in series.by_ref() {
+            let (comma, braced) = if label.is_empty() { ("", String::new()) } else { (",", format!("{{{label}}}")) };
+            for (bound, count) in histogram.buckets() {
+                writeln!(text, "{name}_bucket{{{label}{comma}le=\"{}\"}} {count}", seconds(bound))?;
+            }
+            let (count, sum) = (histogram.count(), seconds(histogram.sum_micros()));
+            writeln!(text, "{name}_bucket{{{label}{comma}le=\"+Inf\"}} {count}")?;
+            writeln!(text, "{name}_sum{braced} {sum}\n{name}_count{braced} {count}\n")?;
         }
-        let (count, sum) = (histogram.count(), seconds(histogram.sum_micros()));
-        writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n")
+        Ok(())
     };
     write().expect("a String takes everything");
 }
@@ -243,6 +277,11 @@ fn describe() {
     describe_gauge!("sipweir_calls", "Calls in progress");
     describe_counter!("sipweir_refusals_total", "Times a rung of the admission ladder said no");
     describe_counter!("sipweir_overflows_total", "Steps of overflow plans taken");
+    describe_gauge!("sipweir_service_waiting_calls", "Calls of a service that wait for a channel");
+    describe_counter!(
+        "sipweir_waits_total",
+        "Steps `wait` of overflow plans, by how they ended or why they did not begin"
+    );
     describe_counter!("sipweir_calls_ended_total", "Calls ended");
     describe_counter!("sipweir_calls_transferred_total", "Calls whose channel was given back while they went on");
     describe_counter!("sipweir_calls_answered_total", "Calls answered");

@@ -117,6 +117,9 @@ pub struct Service {
     pub admitted: u64,
     /// Calls refused since the start.
     pub refused: u64,
+    /// Calls that wait for a channel.
+    #[serde(default)]
+    pub waiting: u32,
 }
 
 /// A trunk.
@@ -177,6 +180,7 @@ impl View {
                     calls: service.calls,
                     admitted: service.admitted,
                     refused: service.refused,
+                    waiting: service.waiting,
                 })
                 .collect(),
             trunks: view
@@ -193,7 +197,7 @@ impl View {
 pub struct Call {
     /// Its number, never used again.
     pub slot: u64,
-    /// `setup`, `answered` or `suspect` (it gives no sign of life).
+    /// `waiting` (for a channel), `setup`, `answered` or `suspect` (it gives no sign of life).
     pub state: String,
     /// When its INVITE came, RFC 3339.
     pub since: String,
@@ -238,6 +242,7 @@ impl CallsView {
                 .map(|(id, slot)| Call {
                     slot: *id,
                     state: match (slot.answered, slot.suspect) {
+                        (false, _) if slot.waiting => "waiting".into(),
                         (false, _) => "setup".into(),
                         (true, false) => "answered".into(),
                         (true, true) => "suspect".into(),

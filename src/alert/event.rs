@@ -40,6 +40,10 @@ pub enum EventKind {
     TrunkLimit,
     /// A trunk that was at its limit has room again.
     TrunkLimitOver,
+    /// As many calls of a service wait as may, and another came.
+    QueueFull,
+    /// The queue has room again.
+    QueueRecovered,
     /// An address of a target does not answer.
     TargetDown,
     /// It answers again.
@@ -82,12 +86,14 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
         Self::TrunkLimit,
         Self::TrunkLimitOver,
+        Self::QueueFull,
+        Self::QueueRecovered,
         Self::TargetDown,
         Self::TargetUp,
         Self::NameFailing,
@@ -117,6 +123,8 @@ impl EventKind {
             Self::PoolRecovered => "pool_recovered",
             Self::TrunkLimit => "trunk_limit",
             Self::TrunkLimitOver => "trunk_limit_over",
+            Self::QueueFull => "queue_full",
+            Self::QueueRecovered => "queue_recovered",
             Self::TargetDown => "target_down",
             Self::TargetUp => "target_up",
             Self::NameFailing => "name_failing",
@@ -144,6 +152,7 @@ impl EventKind {
         match self {
             Self::NameFailing
             | Self::TrunkLimit
+            | Self::QueueFull
             | Self::SinkFailing
             | Self::PoolNearFull
             | Self::LicenceExpiring
@@ -157,6 +166,7 @@ impl EventKind {
             | Self::ServiceUnlicensed => Severity::Critical,
             Self::SinkRecovered
             | Self::TrunkLimitOver
+            | Self::QueueRecovered
             | Self::TargetUp
             | Self::NameResolved
             | Self::PoolRecovered
@@ -179,6 +189,12 @@ impl EventKind {
             }
             Self::TrunkLimit => "a trunk has max_calls calls, and another one was refused",
             Self::TrunkLimitOver => "a trunk is below 70 % of max_calls again; says how many calls were refused",
+            Self::QueueFull => {
+                "as many calls of a service wait as its plan's length allows; the next took the next step"
+            }
+            Self::QueueRecovered => {
+                "fewer than 70 % of the calls that may wait do; says how many calls found the queue full"
+            }
             Self::TargetDown => "an address of a target failed down_after times in a row: calls go elsewhere",
             Self::TargetUp => "an address of a target answers again; says how many calls and probes failed meanwhile",
             Self::NameFailing => "the name of a target cannot be looked up; addresses it had before go on serving",
@@ -211,9 +227,10 @@ impl EventKind {
             Self::TrunkLimit => {
                 "see whether the carrier sends more than agreed; raise max_calls if the PBX can take it"
             }
+            Self::QueueFull => "order more channels, or make the wait shorter: a longer queue only waits longer",
             Self::TargetDown => "see whether it runs and can be reached; sipweir targets shows all of them",
             Self::NameFailing => "see whether the name servers run, and whether the name is spelt as they know it",
-            Self::TrunkLimitOver | Self::TargetUp | Self::NameResolved => "nothing",
+            Self::TrunkLimitOver | Self::QueueRecovered | Self::TargetUp | Self::NameResolved => "nothing",
             Self::PoolRecovered | Self::OverloadOver | Self::LicenceInForce | Self::LicenceChanged => "nothing",
             Self::Overload => "find out who calls so much (sipweir_trunk_calls); give the node a faster core",
             Self::LicenceMissing | Self::ServiceUnlicensed => "sipweir licence status says what; order and install it",
@@ -235,6 +252,7 @@ impl EventKind {
             Self::PoolNearFull
             | Self::PoolExhausted
             | Self::TrunkLimit
+            | Self::QueueFull
             | Self::TargetDown
             | Self::NameFailing
             | Self::Overload
@@ -243,6 +261,7 @@ impl EventKind {
             | Self::SinkFailing => true,
             Self::PoolRecovered
             | Self::TrunkLimitOver
+            | Self::QueueRecovered
             | Self::TargetUp
             | Self::NameResolved
             | Self::OverloadOver
@@ -264,6 +283,7 @@ impl EventKind {
         match self {
             Self::PoolRecovered => &[Self::PoolNearFull, Self::PoolExhausted],
             Self::TrunkLimitOver => &[Self::TrunkLimit],
+            Self::QueueRecovered => &[Self::QueueFull],
             Self::TargetUp => &[Self::TargetDown],
             Self::NameResolved => &[Self::NameFailing],
             Self::OverloadOver => &[Self::Overload],
@@ -273,6 +293,7 @@ impl EventKind {
             Self::PoolNearFull
             | Self::PoolExhausted
             | Self::TrunkLimit
+            | Self::QueueFull
             | Self::TargetDown
             | Self::NameFailing
             | Self::Overload
@@ -345,6 +366,13 @@ impl fmt::Display for Event {
             EventKind::TrunkLimitOver => write!(
                 f,
                 "trunk {subject}: {in_use} of {capacity} calls again after {}.{} s; {refused} calls refused meanwhile",
+                lasted_ms / 1000,
+                lasted_ms % 1000 / 100,
+            ),
+            EventKind::QueueFull => write!(f, "service {subject}: all {capacity} calls that may wait for a channel do"),
+            EventKind::QueueRecovered => write!(
+                f,
+                "service {subject}: {in_use} of {capacity} calls wait for a channel again after {}.{} s; {refused} calls found no room to wait meanwhile",
                 lasted_ms / 1000,
                 lasted_ms % 1000 / 100,
             ),

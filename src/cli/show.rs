@@ -33,10 +33,12 @@ impl Pools {
             row.extend([pool.condition.clone(), pool.refused.to_string()]);
             pools.row(row);
         }
-        let mut services = Table::new(&["SERVICE", "CALLS", "ADMITTED", "REFUSED"]);
+        let mut services = Table::new(&["SERVICE", "CALLS", "WAITING", "ADMITTED", "REFUSED"]);
         for service in &view.services {
-            let (calls, admitted, refused) = (service.calls, service.admitted, service.refused);
-            services.row(vec![service.name.clone(), calls.to_string(), admitted.to_string(), refused.to_string()]);
+            let numbers = [service.calls.into(), service.waiting.into(), service.admitted, service.refused];
+            let mut row = vec![service.name.clone()];
+            row.extend(numbers.map(|number: u64| number.to_string()));
+            services.row(row);
         }
         let mut trunks = Table::new(&["TRUNK", "CALLS", "OF"]);
         for trunk in &view.trunks {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::file::{Problems, Section};
 use super::licences::{check_licensing, read_licensed, read_licensing};
 use super::listen::read_listen;
+use super::plan::read_waiting;
 use super::services::read_services;
 use super::sinks::read_sinks;
 use super::targets::{check_ways, read_targets};
@@ -126,6 +127,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         longest_call,
         session: read_session(root, problems),
         ack_wait,
+        waiting: read_waiting(root, problems),
         limits,
         licensing,
         sinks: read_sinks(root, problems),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use file::Problem;
 pub use licences::{Issuer, Licensed, Licensing};
-pub use plan::Step;
+pub use plan::{Step, Wait, WaitRules};
 pub use sinks::{Mail, MailTls, Secret, Sink, SinkKind, SyslogTransport, Template};
 
 use crate::pool::{PoolSettings, Refusal, ServiceSettings, Settings, TrunkSettings};
@@ -364,6 +364,8 @@ pub struct Config {
     pub session: Option<SessionRules>,
     /// How long an answered call may go without its ACK.
     pub ack_wait: Duration,
+    /// How calls wait for channels.
+    pub waiting: WaitRules,
     /// Bounds.
     pub limits: Limits,
     /// Whose licences are accepted, and how they count.

@@ -5,6 +5,8 @@
     reason = "TOML's value types are not ours; what is not the one wanted is a problem"
 )]
 
+use std::time::Duration;
+
 use toml::Value;
 
 use super::check::{names, position};
@@ -12,6 +14,50 @@ use super::file::{Problems, Section};
 use super::{Pool, Target};
 use crate::pool::Refusal;
 use crate::sip::{Uri, typed};
+
+/// How a call waits for a channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wait {
+    /// The longest it waits.
+    pub longest: Duration,
+    /// The most calls of the service that wait at a time.
+    pub length: u32,
+    /// Who is likely to wait longer than this goes on at once.
+    pub expected: Option<Duration>,
+    /// Each one is worth so much waiting as [`WaitRules::ageing`] says.
+    pub priority: u8,
+}
+
+/// What all calls that wait have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WaitRules {
+    /// What one priority is worth: a call that waited that long is level with one that just came and has one more.
+    pub ageing: Duration,
+    /// How often a caller is told where he stands.
+    pub repeat: Duration,
+}
+
+impl Default for WaitRules {
+    fn default() -> Self {
+        Self { ageing: Duration::from_secs(60), repeat: Duration::from_secs(20) }
+    }
+}
+
+pub(super) fn read_waiting(root: &mut Section, problems: &mut Problems) -> WaitRules {
+    let mut rules = WaitRules::default();
+    if let Some(mut section) = root.section(problems, "waiting") {
+        let mut seconds = |key, range, into: &mut Duration| {
+            if let Some(number) = section.number(problems, key, range) {
+                *into = Duration::from_secs(u64::from(number));
+            }
+        };
+        seconds("ageing_s", 1..=86_400, &mut rules.ageing);
+        // RFC 3261 §13.3.1.1: at least every minute, or a proxy before us gives up.
+        seconds("repeat_s", 1..=60, &mut rules.repeat);
+        section.finish(problems);
+    }
+    rules
+}
 
 /// One step.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +68,8 @@ pub enum Step {
         /// The pool, as a position.
         pool: usize,
     },
+    /// At the gate, for a channel: the call then goes where it would have gone.
+    Wait(Wait),
     /// To another target, as a position, under another user part when given.
     Route {
         /// The target.
@@ -47,7 +95,7 @@ pub enum Step {
 
 impl Step {
     /// The labels of all steps.
-    pub const LABELS: [&'static str; 4] = ["route", "redirect", "reject", "borrow"];
+    pub const LABELS: [&'static str; 5] = ["route", "redirect", "reject", "borrow", "wait"];
 
     /// The position of its label.
     pub const fn position(&self) -> usize {
@@ -56,12 +104,18 @@ impl Step {
             Self::Redirect { .. } => 1,
             Self::Reject { .. } => 2,
             Self::Borrow { .. } => 3,
+            Self::Wait(_) => 4,
         }
     }
 
     /// The value of the metric's `step` label.
     pub const fn label(&self) -> &'static str {
         Self::LABELS[self.position()]
+    }
+
+    /// Whether the call stays where it is and may still get a channel.
+    pub const fn stays(&self) -> bool {
+        matches!(self, Self::Borrow { .. } | Self::Wait(_))
     }
 
     /// Whether nothing can follow it.
@@ -104,13 +158,16 @@ pub(super) fn read_overflow(
             problems.add(
                 path,
                 format!("{value} is no step"),
-                "write { borrow = \"…\" }, { route = \"…\" }, { redirect = \"sip:…\" } or { reject = 486 }",
+                "write { borrow = \"…\" }, { wait = 60 }, { route = \"…\" }, { redirect = \"sip:…\" } or { reject = 486 }",
             );
             continue;
         };
         let mut step = Section::new(path.clone(), table);
         let read = read_step(&mut step, problems, (targets, pools));
         step.finish(problems);
+        if matches!(read, Some(Step::Wait(_))) && name == "unlicensed" {
+            problems.add(&*path, "what has no licence waits for no channel either", "remove it");
+        }
         if let Some(Step::Borrow { .. }) = read {
             if name == "unlicensed" {
                 problems.add(&*path, "what has no licence borrows no channel either", "remove it");
@@ -129,11 +186,11 @@ pub(super) fn read_overflow(
 }
 
 fn read_step(step: &mut Section, problems: &mut Problems, (targets, pools): (&[Target], &[Pool])) -> Option<Step> {
-    let kinds = ["borrow", "route", "redirect", "reject"].into_iter().filter(|kind| step.has(kind)).count();
+    let kinds = ["borrow", "wait", "route", "redirect", "reject"].into_iter().filter(|kind| step.has(kind)).count();
     if kinds != 1 {
         problems.add(
             step.path().to_owned(),
-            format!("names {kinds} of borrow, route, redirect and reject"),
+            format!("names {kinds} of borrow, wait, route, redirect and reject"),
             "name one of them in each step",
         );
     }
@@ -147,6 +204,15 @@ fn read_step(step: &mut Section, problems: &mut Problems, (targets, pools): (&[T
             );
         }
         return found.map(|pool| Step::Borrow { pool });
+    }
+    if let Some(longest) = step.number(problems, "wait", 1..=3_600) {
+        let seconds = |seconds| Duration::from_secs(u64::from(seconds));
+        return Some(Step::Wait(Wait {
+            longest: seconds(longest),
+            length: step.number(problems, "length", 1..=10_000).unwrap_or(100),
+            expected: step.number(problems, "expected_s", 1..=3_600).map(seconds),
+            priority: step.number(problems, "priority", 0..=9).unwrap_or(0) as u8,
+        }));
     }
     let route = step.string(problems, "route");
     let redirect = step.strings(problems, "redirect");

@@ -73,8 +73,8 @@ pub(super) fn read_services(
             );
         }
         let mut overflow = overflow.unwrap_or_default();
-        // Who has nowhere to borrow any more has no other plan.
-        let is_default = overflow.iter().all(|step| matches!(step, Step::Borrow { .. }));
+        // Who has nowhere to borrow any more, and waited in vain, has no other plan.
+        let is_default = overflow.iter().all(Step::stays);
         if is_default {
             overflow.push(default_reject());
         }
@@ -90,6 +90,13 @@ pub(super) fn read_services(
                 section.key("reserve"),
                 format!("{reserve} is more than limit ({})", limit.unwrap_or(0)),
                 "reserve no more than the service may use",
+            );
+        }
+        if pool.is_none() && limit.is_none() && overflow.iter().any(|step| matches!(step, Step::Wait(_))) {
+            problems.add(
+                section.key("overflow"),
+                "waits, and there is nothing to wait for",
+                "remove the step, or give the service a pool or a limit",
             );
         }
         let ask_s = section.number(problems, "ask_s", 10..=86_400).unwrap_or(0);

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Pool, Trunk};
+use super::{Pool, Service, Trunk};
 use crate::alert::{Event, EventKind};
 use crate::time::Instant;
 
 /// Services named when a pool has recovered.
 const TOP: usize = 3;
 /// A trunk is well again when its calls are below this part of its limit, in percent.
-const TRUNK_RECOVERED: u64 = 70;
+const RECOVERED: u64 = 70;
 
 /// Calls refused while a condition lasts, by service.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ impl Trunk {
     /// After a call ended, or the limit changed.
     pub(super) fn look(&mut self, now: Instant) -> Option<Event> {
         let limit = self.settings.max_calls;
-        let is_well = limit.is_none_or(|limit| u64::from(self.calls) * 100 < u64::from(limit) * TRUNK_RECOVERED)
+        let is_well = limit.is_none_or(|limit| u64::from(self.calls) * 100 < u64::from(limit) * RECOVERED)
             || (self.calls == 0 && limit != Some(0));
         let AtLimit { since, refused } = self.at_limit.take_if(|_| is_well)?;
         Some(Event {
@@ -88,6 +88,42 @@ impl Trunk {
             refused,
             lasted_ms: u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX),
             ..Event::about(EventKind::TrunkLimitOver, now, &self.settings.name)
+        })
+    }
+}
+
+/// A queue of calls that wait that was full: since when, how many it did not take, how many it takes.
+#[derive(Debug)]
+pub(super) struct QueueFull {
+    at_limit: AtLimit,
+    length: u32,
+}
+
+impl Service {
+    /// A call came that found the queue full.
+    pub(super) fn queue_refuses(&mut self, now: Instant, length: u32) -> Option<Event> {
+        let full = self.queue_full.get_or_insert(QueueFull { at_limit: AtLimit { since: now, refused: 0 }, length });
+        (full.at_limit.refused, full.length) = (full.at_limit.refused + 1, length);
+        (full.at_limit.refused == 1).then(|| Event {
+            in_use: self.waiting,
+            capacity: length,
+            refused: 1,
+            ..Event::about(EventKind::QueueFull, now, &self.settings.name)
+        })
+    }
+
+    /// After the queue changed.
+    pub(super) fn look_at_queue(&mut self, now: Instant) -> Option<Event> {
+        let waiting = self.waiting;
+        let is_well =
+            |full: &mut QueueFull| waiting == 0 || u64::from(waiting) * 100 < u64::from(full.length) * RECOVERED;
+        let QueueFull { at_limit: AtLimit { since, refused }, length } = self.queue_full.take_if(is_well)?;
+        Some(Event {
+            in_use: waiting,
+            capacity: length,
+            refused,
+            lasted_ms: u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX),
+            ..Event::about(EventKind::QueueRecovered, now, &self.settings.name)
         })
     }
 }

@@ -24,6 +24,7 @@ impl Gate {
         for pool in &mut state.pools {
             pool.look(now, false, events);
         }
+        self.gave_back();
     }
 
     /// What licences allow now.

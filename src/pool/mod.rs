@@ -19,6 +19,7 @@ pub mod refusal;
 pub mod slot;
 mod view;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use channel::Channel;
@@ -124,6 +125,9 @@ struct Service {
     admitted: u64,
     refused: u64,
     unlicensed: Option<licensed::Unlicensed>,
+    /// Calls of it that wait for a channel.
+    waiting: u32,
+    queue_full: Option<conditions::QueueFull>,
 }
 
 #[derive(Debug)]
@@ -159,6 +163,8 @@ pub struct Ask {
 #[derive(Debug, Default)]
 pub struct Gate {
     state: Mutex<State>,
+    /// Times something was given back or grew: who waits asks again when it changes.
+    given_back: AtomicU64,
 }
 
 impl Gate {
@@ -227,6 +233,8 @@ impl Gate {
                     admitted: 0,
                     refused: 0,
                     unlicensed: None,
+                    waiting: 0,
+                    queue_full: None,
                 }),
             }
         }
@@ -249,6 +257,7 @@ impl Gate {
         for pool in &mut state.pools {
             pool.look(now, false, events);
         }
+        self.gave_back();
     }
 
     /// The place of a pool.
@@ -281,55 +290,46 @@ impl Gate {
         events: &mut Vec<Event>,
     ) -> Result<Channel, Refusal> {
         let mut state = self.lock();
-        let mut checked = state.check(ask);
-        let lender = if checked == Err(Refusal::PoolFull) { state.lender(lenders) } else { None };
-        let is_lent = lender.is_some();
-        if is_lent {
-            checked = Ok(lender);
-        }
-        let pool_id = match checked {
-            Ok(found) => found,
+        match state.choose(ask, lenders) {
+            Ok(choice) => Ok(state.take(now, ask, choice, events)),
             Err(refusal) => {
-                if refusal.takes_plan() {
-                    state.services[usize::from(ask.service.0)].refused += 1;
-                }
-                if refusal == Refusal::TrunkFull {
-                    events.extend(state.trunks[usize::from(ask.trunk.0)].refuse(now));
-                }
-                if refusal == Refusal::Unlicensed {
-                    events.extend(state.services[usize::from(ask.service.0)].refuse_unlicensed(now));
-                }
-                let State { pools, services, .. } = &mut *state;
-                let service = &services[usize::from(ask.service.0)];
-                if refusal == Refusal::PoolFull
-                    && let Some(pool) = service.pool
-                {
-                    let pool = &mut pools[usize::from(pool.0)];
-                    pool.look(now, true, events);
-                    pool.refused.count(&service.settings.name);
-                }
-                return Err(refusal);
+                state.refuse(now, ask, refusal, events);
+                Err(refusal)
             }
-        };
-        let mut channel = state.enter_trunk(ask.trunk, !ask.is_known);
-        let service = &mut state.services[usize::from(ask.service.0)];
-        service.calls += 1;
-        service.admitted += 1;
-        channel.service = Some(ask.service);
-        if let Some(id) = pool_id {
-            let was_set_aside = !is_lent && service.channels < service.settings.reserve;
-            service.channels += u32::from(!is_lent);
-            (channel.pool, channel.is_lent) = (Some(id), is_lent);
-            let pool = &mut state.pools[usize::from(id.0)];
-            pool.set_aside -= u32::from(was_set_aside);
-            pool.lent += u32::from(is_lent);
-            pool.reserved += 1;
-            pool.admitted += 1;
-            pool.peak = pool.peak.max(pool.in_use());
-            assert!(pool.in_use() <= pool.settings.capacity, "I1: more channels in use than there are");
-            pool.look(now, false, events);
         }
-        Ok(channel)
+    }
+
+    /// The same for a call that waits: it was counted as refused when it came.
+    pub fn admit_waiting(
+        &self,
+        now: Instant,
+        ask: Ask,
+        lenders: &[PoolId],
+        events: &mut Vec<Event>,
+    ) -> Result<Channel, Refusal> {
+        let mut state = self.lock();
+        state.choose(ask, lenders).map(|choice| state.take(now, ask, choice, events))
+    }
+
+    /// How often something was given back, or grew.
+    pub fn given_back(&self) -> u64 {
+        self.given_back.load(Ordering::Relaxed)
+    }
+
+    fn gave_back(&self) {
+        self.given_back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many calls of the service wait for a channel.
+    pub fn set_waiting(&self, now: Instant, service: ServiceId, waiting: u32, events: &mut Vec<Event>) {
+        let service = &mut self.lock().services[usize::from(service.0)];
+        service.waiting = waiting;
+        events.extend(service.look_at_queue(now));
+    }
+
+    /// A call of the service found its queue full.
+    pub fn queue_refuses(&self, now: Instant, service: ServiceId, length: u32, events: &mut Vec<Event>) {
+        events.extend(self.lock().services[usize::from(service.0)].queue_refuses(now, length));
     }
 
     /// Takes a place in the trunk alone: for a call that overflows, or a spiral that holds its channel already.
@@ -341,11 +341,7 @@ impl Gate {
 
     /// What [`Gate::admit_or_borrow`] would say now, changing nothing: the pool, and whether that lends the channel.
     pub fn would_admit(&self, ask: Ask, lenders: &[PoolId]) -> Result<(Option<PoolId>, bool), Refusal> {
-        let state = self.lock();
-        match state.check(ask) {
-            Err(Refusal::PoolFull) => state.lender(lenders).map(|id| (Some(id), true)).ok_or(Refusal::PoolFull),
-            checked => checked.map(|pool| (pool, false)),
-        }
+        self.lock().choose(ask, lenders)
     }
 
     /// The call was answered: its channel is held.
@@ -364,6 +360,7 @@ impl Gate {
     /// way.
     pub fn release_channel(&self, now: Instant, channel: &mut Channel, events: &mut Vec<Event>) {
         self.lock().leave_pool(now, channel, events);
+        self.gave_back();
     }
 
     /// Whether a channel of the pool that is given back could let somebody in; then, whether only one of its own service.
@@ -387,6 +384,7 @@ impl Gate {
             }
             state.calls -= 1;
         }
+        self.gave_back();
         channel.armed = false;
     }
 
@@ -405,6 +403,65 @@ impl State {
         let pool = &self.pools[usize::from(id.0)];
         let needed = if service.channels < service.settings.reserve { 1 } else { 1 + pool.set_aside };
         if pool.free() < needed { Err(Refusal::PoolFull) } else { Ok(Some(id)) }
+    }
+
+    /// The pool a channel is taken from, if the service has one, and whether that lends it.
+    fn choose(&self, ask: Ask, lenders: &[PoolId]) -> Result<(Option<PoolId>, bool), Refusal> {
+        match self.check(ask) {
+            Err(Refusal::PoolFull) => self.lender(lenders).map(|id| (Some(id), true)).ok_or(Refusal::PoolFull),
+            checked => checked.map(|pool| (pool, false)),
+        }
+    }
+
+    /// Takes all a call needs, at once.
+    fn take(
+        &mut self,
+        now: Instant,
+        ask: Ask,
+        (pool_id, is_lent): (Option<PoolId>, bool),
+        events: &mut Vec<Event>,
+    ) -> Channel {
+        let mut channel = self.enter_trunk(ask.trunk, !ask.is_known);
+        let service = &mut self.services[usize::from(ask.service.0)];
+        service.calls += 1;
+        service.admitted += 1;
+        channel.service = Some(ask.service);
+        if let Some(id) = pool_id {
+            let was_set_aside = !is_lent && service.channels < service.settings.reserve;
+            service.channels += u32::from(!is_lent);
+            (channel.pool, channel.is_lent) = (Some(id), is_lent);
+            let pool = &mut self.pools[usize::from(id.0)];
+            pool.set_aside -= u32::from(was_set_aside);
+            pool.lent += u32::from(is_lent);
+            pool.reserved += 1;
+            pool.admitted += 1;
+            pool.peak = pool.peak.max(pool.in_use());
+            assert!(pool.in_use() <= pool.settings.capacity, "I1: more channels in use than there are");
+            pool.look(now, false, events);
+        }
+        channel
+    }
+
+    /// A call was refused: who wants to know of it is told.
+    fn refuse(&mut self, now: Instant, ask: Ask, refusal: Refusal, events: &mut Vec<Event>) {
+        let Self { pools, services, trunks, .. } = self;
+        let service = &mut services[usize::from(ask.service.0)];
+        if refusal.takes_plan() {
+            service.refused += 1;
+        }
+        if refusal == Refusal::TrunkFull {
+            events.extend(trunks[usize::from(ask.trunk.0)].refuse(now));
+        }
+        if refusal == Refusal::Unlicensed {
+            events.extend(service.refuse_unlicensed(now));
+        }
+        if refusal == Refusal::PoolFull
+            && let Some(pool) = service.pool
+        {
+            let pool = &mut pools[usize::from(pool.0)];
+            pool.look(now, true, events);
+            pool.refused.count(&service.settings.name);
+        }
     }
 
     /// The first of these pools that has a channel nobody of it has set aside.

@@ -47,6 +47,8 @@ pub struct ServiceView {
     pub refused: u64,
     /// What it lacks of licences.
     pub lacks: Option<Box<str>>,
+    /// Calls of it that wait for a channel.
+    pub waiting: u32,
 }
 
 /// A trunk as readers see it.
@@ -102,6 +104,7 @@ impl Gate {
                     calls: service.calls,
                     admitted: service.admitted,
                     refused: service.refused,
+                    waiting: service.waiting,
                     lacks: service.unlicensed.as_ref().map(|unlicensed| unlicensed.lack.clone()),
                 })
                 .collect(),

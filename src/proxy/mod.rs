@@ -22,6 +22,7 @@ mod response;
 mod session;
 mod talk;
 mod transfer;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ pub use names::Answer;
 
 use crate::alert::Event;
 use crate::config::Config;
-use crate::metrics::{Counters, Direction, Drop, EndReason};
+use crate::metrics::{Counters, Direction, Drop, EndReason, WaitEnd};
 use crate::outbox::{DomainId, ListenerId, Outbox};
 use crate::pool::{Gate, PoolId, Refusal, ServiceId, SlotId, Slots};
 use crate::route::Router;
@@ -51,6 +52,7 @@ use call::Call;
 use health::Health;
 use session::Session;
 use talk::Own;
+use waiting::{Waiter, Waiting};
 
 /// Timers fired in one go; datagrams get their turn between batches.
 const TIMERS: usize = 1024;
@@ -122,6 +124,10 @@ struct Plan {
     is_parked: bool,
     /// The overflow step that comes next.
     next_step: usize,
+    /// The position of the step the call is at, and since when.
+    step: Option<(usize, Instant)>,
+    /// Set while the call waits for a channel.
+    waiting: Option<Box<Waiter>>,
     /// Why the overflow plan was taken.
     refusal: Option<Refusal>,
     /// The user part the plan gave the Request-URI.
@@ -194,6 +200,7 @@ pub struct Proxy {
     large: large::Large,
     /// Calls that give no sign of life, longest first.
     suspects: VecDeque<Key>,
+    waiting: Waiting,
     /// The trunk whose certificate the sender of the message at hand has shown.
     certified: Option<usize>,
     /// Whom the certificate of that connection must name when it is opened again.
@@ -250,6 +257,7 @@ impl Proxy {
             lookups: names::Lookups::default(),
             large: large::Large::default(),
             suspects: VecDeque::new(),
+            waiting: Waiting::default(),
             certified: None,
             shown: DomainId::NONE,
         };
@@ -290,6 +298,7 @@ impl Proxy {
             }
             Input::Drain { target, uri, is_drained } => self.drain_peers(target, uri, is_drained),
         }
+        self.wake(now);
     }
 
     fn datagram(&mut self, now: Instant, listener: ListenerId, source: SocketAddr, payload: &[u8]) {
@@ -323,6 +332,11 @@ impl Proxy {
 
     /// Fires the timers that are due, up to a batch: [`Proxy::poll_timeout`] says when to come again.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.fire(now);
+        self.wake(now);
+    }
+
+    fn fire(&mut self, now: Instant) {
         for _ in 0..TIMERS {
             let Some(due) = self.wheel.pop_due(now) else { return };
             match due {
@@ -350,6 +364,7 @@ impl Proxy {
                 Due::Call(key) => self.call_timer(now, key),
                 Due::Peer(peer) => self.probe_due(now, peer),
                 Due::Name(name) => self.name_due(now, name),
+                Due::Waiting(server) => self.waiting_due(now, server),
             }
         }
     }
@@ -522,12 +537,16 @@ impl Proxy {
         if context.role != Role::Opening || std::mem::replace(&mut context.is_settled, true) {
             return;
         }
-        let uses = context.plan.take().and_then(|plan| plan.uses);
+        let mut plan = context.plan.take();
         let (key, answered) = (context.call, context.is_answered);
         let replaces = std::mem::take(&mut context.replaces);
         if !replaces.is_none() {
             self.replacement_answered(now, replaces, answered);
         }
+        if let Some(plan) = plan.as_deref_mut().filter(|plan| plan.step.is_some()) {
+            self.end_step(now, plan);
+        }
+        let uses = plan.and_then(|plan| plan.uses);
         if let Some(pool) = uses.filter(|_| !answered) {
             self.leave_channel(now, key, pool);
         }
@@ -570,6 +589,16 @@ impl Proxy {
 
     fn overflow_count(&mut self, service: ServiceId, step: &crate::config::Step) {
         self.counters.overflow(service, step);
+    }
+
+    /// The call goes on from the step of its plan it was at.
+    fn end_step(&mut self, now: Instant, plan: &mut Plan) {
+        if let Some(waiter) = plan.waiting.take() {
+            self.forget_waiting(now, plan.router.service_id(plan.service), &waiter, WaitEnd::GaveUp);
+        }
+        if let Some((step, since)) = plan.step.take() {
+            self.counters.step_took(step, now - since);
+        }
     }
 
     // --- client transactions ---------------------------------------------------------------------------------------

@@ -44,7 +44,9 @@ impl Proxy {
         let is_copy =
             |call: &Call| call.from_tag == from_tag && call.cseq == found.cseq.number && !call.dialogs.is_up();
         let known = self.find_call(id, is_copy);
-        if known.and_then(|key| self.calls.get(key)).is_some_and(|call| call.pending >= COPIES_MAX) {
+        let has_many = |key| self.calls.get(key).is_some_and(|call| call.pending >= COPIES_MAX);
+        // Of a call that waits there is one place in the queue (§8.2.2.2: merged requests).
+        if known.is_some_and(|key| has_many(key) || self.is_waiting(key)) {
             let server = self.open(incoming, Role::Other, Key::NONE, 0);
             return self.answer(now, server, 482, b"");
         }
@@ -66,6 +68,8 @@ impl Proxy {
             followed: 0,
             is_parked: false,
             next_step: 0,
+            step: None,
+            waiting: None,
             refusal: None,
             user: None,
             uses: has,
@@ -73,6 +77,8 @@ impl Proxy {
             early: wants_199(incoming.message).then(Vec::new),
         });
         let (mut channel, mut replaces) = (None, None);
+        // Who waits comes first.
+        self.wake(now);
         if has.is_none() {
             let ask =
                 Ask { trunk: router.trunk_id(trunk), service: router.service_id(service), is_known: known.is_some() };
@@ -109,7 +115,7 @@ impl Proxy {
                     // A call that overflows still takes a place in its trunk, if it goes anywhere at all.
                     let mut steps = settings.plan(Some(refusal)).iter();
                     let first = steps.find(|step| !matches!(step, Step::Borrow { .. }));
-                    let goes_on = matches!(first, Some(Step::Route { .. }));
+                    let goes_on = matches!(first, Some(Step::Route { .. } | Step::Wait(_)));
                     if goes_on && known.is_none() {
                         match self.gate.admit_to_trunk(ask.trunk, false) {
                             Ok(admitted) => channel = Some(admitted),
@@ -349,12 +355,23 @@ impl Proxy {
                 return self.answer_best(now, server, plan.best.take());
             };
             plan.next_step += 1;
-            if !matches!(step, Step::Borrow { .. }) {
+            self.end_step(now, &mut plan);
+            if let Step::Wait(wait) = step {
+                if self.wait(now, server, wait, &mut plan, message) {
+                    self.overflow_count(router.service_id(plan.service), step);
+                    plan.step = Some((step.position(), now));
+                    if let Some(transaction) = self.transactions.server_mut(server) {
+                        transaction.context.plan = Some(plan);
+                    }
+                    return self.say_queued(now, server);
+                }
+            } else if !matches!(step, Step::Borrow { .. }) {
                 self.overflow_count(router.service_id(plan.service), step);
+                plan.step = Some((step.position(), now));
             }
             match step {
-                Step::Borrow { .. } => {
-                    // It was tried when the call came.
+                Step::Borrow { .. } | Step::Wait(_) => {
+                    // Borrowing was tried when the call came; waiting was not possible.
                     if let Some(transaction) = self.transactions.server_mut(server) {
                         transaction.context.plan = Some(plan);
                     }
@@ -414,9 +431,10 @@ impl Proxy {
 
     /// A service of kind `route` has no pool: its place in the service is given back all the same.
     fn leave_service(&mut self, now: Instant, key: Key) {
-        let Some(call) = self.calls.get_mut(key) else { return };
-        let channel = call.channel.as_mut().filter(|channel| channel.pool().is_none() && channel.service().is_some());
-        if let Some(channel) = channel.filter(|_| call.users == 0) {
+        let Some(call) = self.calls.get_mut(key).filter(|call| call.users == 0) else { return };
+        if let Some(channel) =
+            call.channels_mut().find(|channel| channel.pool().is_none() && channel.service().is_some())
+        {
             self.gate.release_channel(now, channel, &mut self.events);
         }
     }

@@ -9,7 +9,7 @@ use super::opening::{next_hop, rewritten};
 use super::session::{self, Session};
 use super::{Aside, Cancel, Context, Proxy, Role, env};
 use crate::config::UnknownSource;
-use crate::metrics::Drop;
+use crate::metrics::{Drop, WaitEnd};
 use crate::outbox::{DomainId, Hop, ListenerId};
 use crate::pool::Refusal;
 use crate::route::Router;
@@ -352,6 +352,9 @@ impl Proxy {
             return;
         }
         let client = server.context.client;
+        if self.stop_waiting(now, key, WaitEnd::GaveUp) {
+            return self.answer(now, key, 487, reason);
+        }
         self.send_cancel(now, client, reason);
     }
 

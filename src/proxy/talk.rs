@@ -395,6 +395,7 @@ impl Proxy {
             self.suspects.retain(|key| calls.get(*key).is_some_and(|call| call.rare().is_suspect));
         }
         self.suspects.push_back(key);
+        self.waiting.stir();
     }
 
     /// Ends the call that was suspect first among those that hold a channel of `pool`. Says whether there was one.

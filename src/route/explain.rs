@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Router;
 use crate::config::Step;
-use crate::pool::{Ask, Gate, Refusal};
+use crate::pool::{Ask, Gate, Refusal, View};
 
 /// The answer: a verdict and the reasons that led to it, in order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -88,10 +88,10 @@ pub fn explain(
         if !is_reached {
             let refusal = Refusal::TargetFailed;
             steps.push(format!("no address of target {} takes calls: {refusal}", target.name));
-            steps.push(format!("overflow plan: {}", plan(router, at_service, Some(refusal))));
+            steps.push(format!("overflow plan: {}", plan(router, &view, at_service, Some(refusal))));
             return Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps });
         }
-        steps.push(format!("if the target fails: {}", plan(router, at_service, None)));
+        steps.push(format!("if the target fails: {}", plan(router, &view, at_service, None)));
         return Some(Explanation { verdict: "admit", service: name, refusal: None, steps });
     };
     if !refusal.takes_plan() {
@@ -103,7 +103,7 @@ pub fn explain(
     });
     let is_unlicensed = refusal == Refusal::Unlicensed && service.unlicensed.is_some();
     let name_of = if is_unlicensed { "unlicensed plan" } else { "overflow plan" };
-    steps.push(format!("{name_of}: {}", plan(router, at_service, Some(refusal))));
+    steps.push(format!("{name_of}: {}", plan(router, &view, at_service, Some(refusal))));
     Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps })
 }
 
@@ -127,8 +127,8 @@ fn reached(router: &Router, target: usize, closed: Closed<'_>) -> (bool, Vec<Str
     (is_reached, lines)
 }
 
-fn plan(router: &Router, service: usize, refusal: Option<Refusal>) -> String {
-    let service = &router.config.services[service];
+fn plan(router: &Router, view: &View, at: usize, refusal: Option<Refusal>) -> String {
+    let service = &router.config.services[at];
     let steps = service.plan(refusal);
     let words: Vec<String> = steps
         .iter()
@@ -141,6 +141,17 @@ fn plan(router: &Router, service: usize, refusal: Option<Refusal>) -> String {
                 }
             }
             Step::Borrow { pool } => format!("borrow a channel of {}", router.config.pools[*pool].settings.name),
+            Step::Wait(wait) => {
+                let waiting = view.services[usize::from(router.service_id(at).0)].waiting;
+                let most = wait.expected.map_or_else(String::new, |most| {
+                    format!("; at once the next step where more than {} s are expected", most.as_secs())
+                });
+                format!(
+                    "wait up to {} s for a channel ({waiting} of at most {} wait now{most})",
+                    wait.longest.as_secs(),
+                    wait.length
+                )
+            }
             Step::Redirect { lines } => format!("redirect (302, {})", lines.trim_end().replace("\r\n", ", ")),
             Step::Reject { status, reason, .. } => match reason {
                 Some(reason) => format!("reject {status} ({reason})"),

@@ -107,7 +107,7 @@ impl Router {
                 .map(|service| {
                     let pools = service.overflow.iter().filter_map(|step| match step {
                         Step::Borrow { pool } => gate.pool(&config.pools[*pool].settings.name),
-                        Step::Route { .. } | Step::Redirect { .. } | Step::Reject { .. } => None,
+                        Step::Wait(_) | Step::Route { .. } | Step::Redirect { .. } | Step::Reject { .. } => None,
                     });
                     pools.collect()
                 })

@@ -148,6 +148,8 @@ impl Shard {
                     });
                 }
                 node.slots.shrink();
+                // A licence may have come into force.
+                proxy.wake(now);
             }
         }
     }

@@ -20,6 +20,32 @@ pub fn response(
 ) {
     out.reserve(request.body_span().start() + 256 + extra.len());
     out.extend_from_slice(typed::status_line(status).as_bytes());
+    response_fields(out, request, source, status, to_tag, extra);
+}
+
+/// The same with a reason phrase of its own.
+pub fn response_saying(
+    out: &mut Vec<u8>,
+    request: &Message<'_>,
+    source: SocketAddr,
+    (status, phrase): (u16, &[u8]),
+    to_tag: &[u8],
+    extra: &[u8],
+) {
+    out.extend_from_slice(format!("SIP/2.0 {status} ").as_bytes());
+    out.extend_from_slice(phrase);
+    out.extend_from_slice(b"\r\n");
+    response_fields(out, request, source, status, to_tag, extra);
+}
+
+fn response_fields(
+    out: &mut Vec<u8>,
+    request: &Message<'_>,
+    source: SocketAddr,
+    status: u16,
+    to_tag: &[u8],
+    extra: &[u8],
+) {
     let mut top = true;
     for header in request.headers() {
         let value = request.slice(header.value);

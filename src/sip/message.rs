@@ -295,13 +295,18 @@ impl<'a> Message<'a> {
 
     /// The value of the first header field of a name that has no [`HeaderName`] of its own.
     pub fn named(&self, name: &str) -> Option<&'a [u8]> {
-        let is_it = |header: &&Header| {
+        self.named_all(name).next()
+    }
+
+    /// The values of all of them.
+    pub fn named_all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let is_it = move |header: &&Header| {
             let line = self.slice(header.line);
             line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
                 && line.get(name.len()).is_some_and(|octet| !is_token(*octet))
         };
-        let header = self.headers.iter().filter(|header| header.name == HeaderName::Other).find(is_it)?;
-        Some(self.slice(header.value))
+        let others = self.headers.iter().filter(|header| header.name == HeaderName::Other).filter(is_it);
+        others.map(|header| self.slice(header.value))
     }
 
     /// Whether there is more than one header field of that name.

@@ -114,6 +114,8 @@ pub enum Due {
     Peer(u16),
     /// That of a name, by its number.
     Name(u16),
+    /// That of a call that waits for a channel, by the server transaction of its INVITE; of none, that of all of them.
+    Waiting(Key),
 }
 
 /// What a step needs around it.

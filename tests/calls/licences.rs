@@ -8,7 +8,7 @@ const TOKEN: &str = "SW-HERE";
 /// The day of the installation.
 const DAY_0: Wall = Wall(20_000 * 86_400);
 
-fn licensed(keys: &str) -> String {
+pub(super) fn licensed(keys: &str) -> String {
     let pool = "licence = \"advanced-queueing\"\ntrial_channels = 2";
     let node = "[node]\ndata_dir = \"/nowhere\"\n[[licence.issuer]]\nname = \"vendor\"\n\
                 key = \"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"\n";
@@ -33,15 +33,15 @@ fn licence(code: &str, entitlements: Vec<Entitlement>) -> Licence {
     }
 }
 
-fn channels(code: &str, number: u32) -> Licence {
+pub(super) fn channels(code: &str, number: u32) -> Licence {
     licence(code, vec![Entitlement::new(EntitlementKind::Capacity, "advanced-queueing", Some(number))])
 }
 
-fn ivr() -> Licence {
+pub(super) fn ivr() -> Licence {
     licence("IVR", vec![Entitlement::new(EntitlementKind::Feature, "ivr", None)])
 }
 
-fn standing(licences: &[Licence], day: i64) -> Standing {
+pub(super) fn standing(licences: &[Licence], day: i64) -> Standing {
     let terms = Terms {
         licences,
         token: TOKEN,

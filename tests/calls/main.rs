@@ -22,4 +22,5 @@ mod rules;
 mod targets;
 mod threads;
 mod transfers;
+mod waiting;
 mod weather;

@@ -20,7 +20,7 @@ fn the_surplus_takes_the_route_and_holds_no_channel() {
     assert_eq!((world.in_use(), world.view().trunks[0].calls), (0, 1));
     let overflows: Vec<(&str, u64)> =
         world.proxy.counters().overflows().map(|(_, step, count)| (step, count)).collect();
-    assert_eq!(overflows, [("route", 1), ("redirect", 0), ("reject", 0), ("borrow", 0)]);
+    assert_eq!(overflows, [("route", 1), ("redirect", 0), ("reject", 0), ("borrow", 0), ("wait", 0)]);
     world.hang_up(End::Caller, caller);
     world.run();
     assert_eq!(world.view().trunks[0].calls, 0);

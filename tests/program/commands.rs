@@ -295,6 +295,39 @@ fn check_names_every_way_to_borrow_wrongly_and_explain_says_where_a_channel_come
 }
 
 #[test]
+fn check_names_every_way_to_wait_wrongly_and_explain_says_how_a_call_would_wait() {
+    let gate = Gate::start_with(|ports, _| {
+        config(0, ports, "overflow = [{ wait = 30, length = 5, expected_s = 20 }, { route = \"voicemail\" }]")
+    });
+    let output = gate.sipweir(&["explain", "carrier", "100"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let plan = "wait up to 30 s for a channel (0 of at most 5 wait now; at once the next step where more than 20 s are expected), then route to voicemail";
+    assert!(text.starts_with("overflow\n") && text.contains(plan), "{text}");
+    assert_eq!(gate.stop(), 0);
+    let folder = Folder::new();
+    for (plan, problem) in [
+        ("overflow = [{ wait = 0 }]", "overflow[0].wait"),
+        ("overflow = [{ wait = 30, length = 0 }]", "overflow[0].length"),
+        ("overflow = [{ wait = 30, priority = 10 }]", "overflow[0].priority"),
+        ("overflow = [{ wait = 30, route = \"voicemail\" }]", "names 2 of borrow, wait, route, redirect and reject"),
+        ("unlicensed = [{ wait = 30 }]", "what has no licence waits for no channel"),
+        ("[waiting]\nrepeat_s = 61", "waiting.repeat_s"),
+        ("[waiting]\nageing = 1", "waiting.ageing"),
+    ] {
+        let path = folder.write("wrong.toml", &config(1, [5060, 8060, 5080, 5090], plan));
+        let output = run(&["check", "--config", path.to_str().expect("UTF-8")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(problem), "{plan}: {said}");
+    }
+    let route = config(1, [5060, 8060, 5080, 5090], "overflow = [{ wait = 30 }]");
+    let route = route.replace("kind = \"ivr\"", "kind = \"route\"").replace("pool = \"ivr\"\n", "");
+    let path = folder.write("wrong.toml", &route);
+    let output = run(&["check", "--config", path.to_str().expect("UTF-8")]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("there is nothing to wait for"), "{said}");
+}
+
+#[test]
 fn check_tells_of_certificates_that_have_ended() {
     let folder = Folder::new();
     let key = rcgen::KeyPair::generate().expect("a key");

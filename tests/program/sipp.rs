@@ -369,3 +369,19 @@ fn sipps_own_scenarios_pass_over_udp_and_tcp_although_their_bye_has_no_route() {
         assert_eq!(gate.stop(), 0);
     }
 }
+
+#[test]
+fn callers_wait_at_the_gate_and_each_gets_the_channel_in_turn() {
+    let gate = Gate::start(1, "overflow = [{ wait = 60 }, { reject = 486 }]");
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let mut callers = start_calls(&gate, "caller", 5, 50, 300, gate.sip);
+    gate.wait_for("some wait", |gate| gate.metric("sipweir_service_waiting_calls{service=\"menu\"}") > 0);
+    let listed = gate.sipweir(&["calls"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("waiting"), "{}", String::from_utf8_lossy(&listed.stdout));
+    assert!(callers.wait().expect("sipp ends").success(), "all five were served");
+    gate.wait_for("all are counted", |gate| gate.metric("sipweir_calls_ended_total{reason=\"caller_bye\"}") == 5);
+    assert_eq!(gate.metric("sipweir_waits_total{service=\"menu\",end=\"admitted\"}"), 4);
+    assert_eq!(gate.metric("sipweir_overflow_step_seconds_count{step=\"wait\"}"), 4);
+    assert_eq!(gate.metric("sipweir_pool_peak_channels{pool=\"ivr\"}"), 1);
+    assert_eq!(gate.stop(), 0);
+}

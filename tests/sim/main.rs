@@ -10,6 +10,7 @@ mod world;
 
 mod mutants;
 
+use sipweir::pool::{Ask, Refusal, ServiceId, TrunkId};
 use world::*;
 
 /// The reference model: what must hold of the counts, told from the table of calls alone.
@@ -35,6 +36,15 @@ fn check_counts(world: &World) {
     assert_eq!(slots.len(), view.calls as usize);
     let by_trunk: u32 = view.trunks.iter().map(|trunk| trunk.calls).sum();
     assert_eq!(by_trunk, view.calls);
+    // Nobody waits while there is room for him.
+    for (at, service) in view.services.iter().enumerate().filter(|(_, service)| service.waiting > 0) {
+        let ask = Ask { trunk: TrunkId(0), service: ServiceId(at as u16), is_known: true };
+        let refusal =
+            world.gate.would_admit(ask, world.proxy.router().lenders(at)).expect_err("nobody waits for nothing");
+        assert!(matches!(refusal, Refusal::PoolFull), "{refusal:?}: {} of {service:?} wait", service.waiting);
+    }
+    let waiting: u32 = view.services.iter().map(|service| service.waiting).sum();
+    assert_eq!(waiting as usize, slots.iter().filter(|(_, slot)| slot.waiting).count(), "each waits once");
     let by_service: u32 = view.services.iter().map(|service| service.calls).sum();
     assert_eq!(by_service, view.pools.iter().map(|pool| pool.in_use()).sum::<u32>());
 }
@@ -60,7 +70,9 @@ fn run(seed: u64) {
         "overflow = [{ route = \"voicemail\" }, { reject = 486 }]",
         "overflow = [{ redirect = \"sip:x@y\" }]",
         "overflow = [{ borrow = \"spare\" }, { route = \"voicemail\" }]",
-    ][random.below(4) as usize];
+        "overflow = [{ wait = 20, length = 4 }, { route = \"voicemail\" }]",
+        "overflow = [{ borrow = \"spare\" }, { wait = 60, length = 2, expected_s = 9, priority = 1 }]",
+    ][random.below(6) as usize];
     let spare = format!("[[pool]]\nname = \"spare\"\nchannels = {}\n", random.below(3));
     let target = if random.below(2) == 0 { "pbx" } else { "pair" };
     let keys = menu(plan).replace("\"pbx\"\n", &format!("\"{target}\"\n"));

@@ -11,7 +11,9 @@ use crate::world::*;
 use crate::{check_counts, number};
 
 fn text(capacity: u32) -> String {
-    let extra = menu("overflow = [{ route = \"voicemail\" }, { reject = 486 }]\nlongest_call_s = 900\nask_s = 30");
+    let extra = menu(
+        "overflow = [{ wait = 9, length = 3 }, { route = \"voicemail\" }, { reject = 486 }]\nlongest_call_s = 900\nask_s = 30",
+    );
     let text = config(
         capacity,
         &format!("{extra}[session]\nexpires_s = 120\n[timers]\nlongest_call_s = 900\n[limits]\ntransactions = 4000\n"),
@@ -43,6 +45,7 @@ const LINES: &[&str] = &[
     "Retry-After: 99999999999\r\n",
     "Contact: <sip:moved@198.51.100.99:5099>;q=0.1, <sips:x@[::1]>\r\n",
     "Content-Length: 70000\r\n",
+    "Request-Disposition: ,no-queue,\r\n",
     "Via: SIP/2.0/TCP h;branch=z9hG4bKx\r\n",
 ];
 

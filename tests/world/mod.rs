@@ -285,6 +285,8 @@ impl World {
     pub fn license(&mut self, standing: Standing) {
         let now = self.now;
         self.gate.license(standing, now, &mut self.events);
+        self.proxy.wake(now);
+        self.drain();
     }
 
     /// Channels of pool `ivr` in use.
