@@ -19,7 +19,6 @@ pub mod refusal;
 pub mod slot;
 mod view;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use channel::Channel;
@@ -146,6 +145,8 @@ struct State {
     calls_max: u32,
     standing: Standing,
     wanted: Wanted,
+    /// Times something was given back or grew: who waits asks again when it changes.
+    given_back: u64,
 }
 
 /// What an INVITE asks the gate for.
@@ -163,8 +164,6 @@ pub struct Ask {
 #[derive(Debug, Default)]
 pub struct Gate {
     state: Mutex<State>,
-    /// Times something was given back or grew: who waits asks again when it changes.
-    given_back: AtomicU64,
 }
 
 impl Gate {
@@ -257,7 +256,7 @@ impl Gate {
         for pool in &mut state.pools {
             pool.look(now, false, events);
         }
-        self.gave_back();
+        state.given_back += 1;
     }
 
     /// The place of a pool.
@@ -313,11 +312,7 @@ impl Gate {
 
     /// How often something was given back, or grew.
     pub fn given_back(&self) -> u64 {
-        self.given_back.load(Ordering::Relaxed)
-    }
-
-    fn gave_back(&self) {
-        self.given_back.fetch_add(1, Ordering::Relaxed);
+        self.lock().given_back
     }
 
     /// So many calls of the service wait for a channel.
@@ -360,7 +355,6 @@ impl Gate {
     /// way.
     pub fn release_channel(&self, now: Instant, channel: &mut Channel, events: &mut Vec<Event>) {
         self.lock().leave_pool(now, channel, events);
-        self.gave_back();
     }
 
     /// Whether a channel of the pool that is given back could let somebody in; then, whether only one of its own service.
@@ -384,7 +378,6 @@ impl Gate {
             }
             state.calls -= 1;
         }
-        self.gave_back();
         channel.armed = false;
     }
 
@@ -396,6 +389,7 @@ impl Gate {
 
 impl State {
     /// The ladder from the trunk on. `Ok` names the pool a channel is taken from.
+    #[inline]
     fn check(&self, ask: Ask) -> Result<Option<PoolId>, Refusal> {
         self.check_service(ask)?;
         let service = &self.services[usize::from(ask.service.0)];
@@ -406,6 +400,7 @@ impl State {
     }
 
     /// The pool a channel is taken from, if the service has one, and whether that lends it.
+    #[inline]
     fn choose(&self, ask: Ask, lenders: &[PoolId]) -> Result<(Option<PoolId>, bool), Refusal> {
         match self.check(ask) {
             Err(Refusal::PoolFull) => self.lender(lenders).map(|id| (Some(id), true)).ok_or(Refusal::PoolFull),
@@ -414,6 +409,7 @@ impl State {
     }
 
     /// Takes all a call needs, at once.
+    #[inline(always)]
     fn take(
         &mut self,
         now: Instant,
@@ -443,6 +439,7 @@ impl State {
     }
 
     /// A call was refused: who wants to know of it is told.
+    #[inline(never)]
     fn refuse(&mut self, now: Instant, ask: Ask, refusal: Refusal, events: &mut Vec<Event>) {
         let Self { pools, services, trunks, .. } = self;
         let service = &mut services[usize::from(ask.service.0)];
@@ -509,6 +506,7 @@ impl State {
 
     fn leave_pool(&mut self, now: Instant, channel: &mut Channel, events: &mut Vec<Event>) {
         let Some(service_id) = channel.service.take() else { return };
+        self.given_back += 1;
         let pool_id = channel.pool.take();
         let service = &mut self.services[usize::from(service_id.0)];
         assert!(service.calls > 0, "I2: a call left its service twice");
