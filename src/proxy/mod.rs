@@ -117,7 +117,7 @@ struct Plan {
     /// The address that is tried over TCP, the request being too large for UDP; UDP comes next.
     again: Option<usize>,
     /// Where a 3xx of the target sent the call; the next one last.
-    contacts: Vec<Box<[u8]>>,
+    contacts: Vec<Contact>,
     /// Contacts followed so far.
     followed: u8,
     /// Whether the next Contact's name was asked for.
@@ -138,6 +138,13 @@ struct Plan {
     best: Option<(u16, Bytes)>,
     /// Tags of the attempt's early dialogs, when the caller wants to hear of their end by 199 (RFC 6228).
     early: Option<Vec<Box<[u8]>>>,
+}
+
+/// Where a 3xx sent a call.
+struct Contact {
+    uri: Box<[u8]>,
+    /// Addresses of its name that were tried.
+    tried: u8,
 }
 
 /// Early dialogs of one attempt whose end is told; of more, nothing is.

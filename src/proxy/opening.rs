@@ -10,7 +10,7 @@ use super::large::{Large, is_large};
 use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
 use super::session::lists;
-use super::{Attempt, Plan, Proxy, Role, env};
+use super::{Attempt, Contact, Plan, Proxy, Role, env};
 use crate::config::Step;
 use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
@@ -244,13 +244,16 @@ impl Proxy {
             let router = Arc::clone(&plan.router);
             let target = &router.config.targets[plan.target];
             if let Some(contact) = plan.contacts.pop() {
-                let uri = Uri::parse(&contact);
+                let uri = Uri::parse(&contact.uri);
                 let question = uri.as_ref().and_then(Question::of_uri);
                 let hop = match &question {
                     None => uri.and_then(|uri| super::dialog::hop_to(&router, &uri, None, listener)),
                     Some(question) => {
-                        let hops = self.known_hops(question, listener, self.draw(found.call_id));
-                        hops.and_then(|hops| hops.first().copied())
+                        let hops = self.known_hops(question, listener, self.draw(found.call_id)).unwrap_or_default();
+                        if hops.len() > usize::from(contact.tried) + 1 {
+                            plan.contacts.push(Contact { uri: contact.uri.clone(), tried: contact.tried + 1 });
+                        }
+                        hops.get(usize::from(contact.tried)).copied()
                     }
                 };
                 let Some(transaction) = self.transactions.server_mut(server) else { return };
@@ -283,7 +286,7 @@ impl Proxy {
                 let cookie = Cookie::new(&self.secret, call);
                 let session = self.plan_session(server, message);
                 let changes = Changes {
-                    request_uri: Some(&contact),
+                    request_uri: Some(&contact.uri),
                     routes_popped: popped,
                     record_route: Some(Some(cookie)),
                     session,
@@ -414,16 +417,17 @@ impl Proxy {
             // RFC 5630 §5.3: a sips: request follows no sip: Contact. Ourselves would be a loop.
             let may_follow =
                 uri.host().is_some() && !plan.router.is_self(&uri) && (uri.scheme == Scheme::Sips) == is_secure;
-            if may_follow && plan.followed < CONTACTS_MAX {
-                plan.followed += 1;
+            if may_follow {
                 contacts.push((quality(&contact), uri.as_bytes().into()));
             }
         }
+        contacts.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
+        contacts.truncate(usize::from(CONTACTS_MAX - plan.followed));
         if contacts.is_empty() {
             return false;
         }
-        contacts.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-        plan.contacts = contacts.into_iter().rev().map(|(_, contact)| contact).collect();
+        plan.followed += contacts.len() as u8;
+        plan.contacts.extend(contacts.into_iter().rev().map(|(_, uri)| Contact { uri, tried: 0 }));
         (plan.tried, plan.again) = (u64::MAX, None);
         self.advance(now, server);
         true

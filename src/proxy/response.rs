@@ -162,11 +162,27 @@ impl Proxy {
             }
             Role::Opening if (300..400).contains(&status) && !cancelled && self.follows(server) => {
                 let early = self.take_early(server);
-                if self.follow(now, server, message) {
+                if self.follow(now, server, message) || self.next_contact(now, server, message, status) {
                     self.end_early(now, server, early, status);
                 } else {
                     self.send_back(now, server, message, found, status);
                     self.settle(now, server);
+                }
+            }
+            Role::Opening if !cancelled && self.is_followed(server) => {
+                let early = self.take_early(server);
+                if self.next_contact(now, server, message, status) {
+                    return self.end_early(now, server, early, status);
+                }
+                let plan = self.transactions.server_mut(server).and_then(|server| server.context.plan.as_mut());
+                match plan.and_then(|plan| plan.best.take()) {
+                    Some((best, answer)) if best / 100 < status / 100 && status < 600 && !answer.is_empty() => {
+                        self.answer_best(now, server, Some((best, answer)));
+                    }
+                    _ => {
+                        self.send_back(now, server, message, found, status);
+                        self.settle(now, server);
+                    }
                 }
             }
             Role::Opening => {
@@ -256,11 +272,34 @@ impl Proxy {
         plan.is_some_and(|plan| plan.router.config.targets[plan.target].follows)
     }
 
+    /// Whether the INVITE went where a 3xx sent it.
+    fn is_followed(&self, server: Key) -> bool {
+        let plan = self.transactions.server(server).and_then(|server| server.context.plan.as_ref());
+        plan.is_some_and(|plan| plan.followed > 0)
+    }
+
+    /// A Contact that was followed refused the call: the next one gets its chance, if there is one, but after a 6xx (§16.7 step
+    /// 5), or a challenge, which is the caller's to answer. Says whether there is.
+    fn next_contact(&mut self, now: Instant, server: Key, message: &Message<'_>, status: u16) -> bool {
+        let plan = self.transactions.server_mut(server).and_then(|server| server.context.plan.as_mut());
+        let Some(plan) = plan.filter(|_| status < 600 && !matches!(status, 401 | 407)) else { return false };
+        // Another address of the same name would say the same.
+        plan.contacts.pop_if(|contact| contact.tried > 0);
+        if plan.contacts.is_empty() {
+            return false;
+        }
+        self.remember_best(server, status, message.detach());
+        self.advance(now, server);
+        true
+    }
+
     /// A 2xx to an INVITE or UPDATE says until when the session may go on.
     fn refresh(&mut self, now: Instant, server: Key, call: Key, message: &Message<'_>) {
         let Some(transaction) = self.transactions.server(server).filter(|it| is_refresh(&it.context)) else { return };
         let session = transaction.context.session;
-        if session.expires == 0 && message.header(HeaderName::SessionExpires).is_none() {
+        // RFC 4028 §7.2: an answer without an interval ends the one there was.
+        let is_watched = || self.calls.get(call).is_some_and(|call| call.lease != Instant::ZERO);
+        if session.expires == 0 && message.header(HeaderName::SessionExpires).is_none() && !is_watched() {
             return;
         }
         let added = self.session_answered(now, call, session, message);

@@ -349,7 +349,9 @@ impl Proxy {
         match own {
             Own::No => {}
             Own::Probe => self.probe_answered(now, peer, status),
-            // Whatever the callee says, and if it says nothing: the dialog is gone (§15.1.1).
+            // A callee that wants to know who we are has not let go; the net under the BYE ends the call.
+            Own::Bye(Side::Callee, _) if matches!(status, Some(401 | 407)) => {}
+            // Whatever else the callee says, and if it says nothing: the dialog is gone (§15.1.1).
             Own::Bye(Side::Callee, tag) => {
                 let reason =
                     self.calls.get(key).and_then(|call| call.rare().ending).unwrap_or(EndReason::Administrator);

@@ -77,6 +77,7 @@ impl Proxy {
         answer: &Message<'_>,
     ) {
         let Ok(request) = Message::parse(request) else { return };
+        let sender = self.router.trunk(source.ip()).map(|trunk| self.router.trunk_id(trunk));
         let Some(call) = self.calls.get_mut(key) else { return };
         match (request.method(), from_caller) {
             // RFC 4488 §4: with `Refer-Sub: false` no NOTIFY will come, so that nothing says it went well but the PBX' BYE.
@@ -96,8 +97,9 @@ impl Proxy {
                 let about = refer_of(&request);
                 let is_it = |cseq: &u32| about.is_some_and(|about| about.is_none_or(|about| about == *cseq));
                 let Some(at) = call.rare().refers.iter().position(is_it) else { return };
-                // Whoever else knows the tags says nothing that frees a channel.
-                if source.ip() != call.caller.address.ip() {
+                // Whoever else knows the tags says nothing that frees a channel; a carrier may have several addresses.
+                let trunk = call.channels().next().map(|channel| channel.trunk());
+                if source.ip() != call.caller.address.ip() && (sender.is_none() || sender != trunk) {
                     return;
                 }
                 match sipfrag_status(&request) {

@@ -49,6 +49,17 @@ fn a_call_ended_by_the_operator_gets_a_bye_to_both_sides_that_each_side_knows() 
 }
 
 #[test]
+fn a_callee_that_challenges_our_bye_has_not_let_go() {
+    let (mut world, _) = up_with("", "");
+    world.deaf.push(at(PBX));
+    end(&mut world);
+    world.answer_last(PBX, "401 Unauthorized");
+    assert_eq!((world.in_use(), world.ends()), (1, vec![]), "the PBX has its channel still");
+    world.run_for(34_000);
+    assert_eq!((world.in_use(), world.ends()), (0, vec![("administrator", 1)]), "which is not waited for for ever");
+}
+
+#[test]
 fn a_bye_of_ours_goes_along_the_route_set_of_each_side() {
     let mut world = World::new(&config(1, &menu("")));
     let route = "Record-Route: <sip:198.51.100.9;lr>, <sip:198.51.100.10;lr>\r\n";
@@ -329,6 +340,23 @@ fn without_session_rules_nothing_is_added_and_what_both_sides_agreed_is_watched(
     world.answer_last(PBX, &format!("200 OK\r\nContact: <sip:callee@{PBX}>\r\nSession-Expires: 60;refresher=uac"));
     world.run_for(93_000);
     assert_eq!(world.ends(), [("session_lapsed", 1)]);
+}
+
+#[test]
+fn without_session_rules_too_a_refresh_without_a_timer_ends_the_watch() {
+    let mut world = World::new(&config(1, &menu("")));
+    world.deaf.push(at(PBX));
+    let caller = world.invite_with("100", "Supported: timer\r\n");
+    world.run();
+    world.deaf.clear();
+    let ok = format!("200 OK\r\nContact: <sip:callee@{PBX}>\r\nSession-Expires: 90;refresher=uac");
+    world.answer_last(PBX, &ok);
+    world.run();
+    let text = world.in_dialog(End::Caller, caller, "INVITE");
+    world.raw_unanswered(CALLER, text.as_bytes());
+    world.answer_last(PBX, &format!("200 OK\r\nContact: <sip:callee@{PBX}>"));
+    world.run_for(2_000_000);
+    assert_eq!((world.in_use(), world.ends()), (1, vec![]), "RFC 4028 §7.2: then there is no session expiration");
 }
 
 // --- signs of life -------------------------------------------------------------------------------------------------------

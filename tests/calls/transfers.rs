@@ -162,8 +162,10 @@ fn a_forged_notify_frees_nothing() {
     assert_eq!(world.in_use(), 1);
     // From elsewhere, with the right tags.
     refer(&mut world, "202 Accepted");
-    notify(&mut world, caller, "198.51.100.66:5060", "200 OK");
-    assert_eq!(world.in_use(), 1);
+    for elsewhere in ["10.0.0.66:5060", "203.0.113.66:5060"] {
+        notify(&mut world, caller, elsewhere, "200 OK");
+        assert_eq!(world.in_use(), 1, "{elsewhere}");
+    }
     // From the transferor itself.
     let body = "SIP/2.0 200 OK\r\n";
     let lines =
@@ -177,6 +179,14 @@ fn a_forged_notify_frees_nothing() {
         .replace("Content-Length: 0\r\n\r\n", &lines.replace("refer", "dialog"));
     world.raw(CALLER, text.as_bytes());
     assert_eq!(world.in_use(), 1);
+}
+
+#[test]
+fn a_notify_from_another_address_of_the_carrier_frees_the_channel() {
+    let (mut world, caller) = up();
+    refer(&mut world, "202 Accepted");
+    notify(&mut world, caller, "198.51.100.66:5060", "200 OK");
+    assert_eq!(world.in_use(), 0);
 }
 
 pub(crate) fn tag(value: &str) -> &str {
@@ -286,6 +296,91 @@ fn a_redirection_by_the_pbx_frees_the_channel_whoever_follows_it() {
     world.hang_up(End::Caller, caller);
     world.run();
     assert_eq!((world.reached(VOICEMAIL, "BYE"), world.view().calls), (1, 0));
+}
+
+/// Phones the PBX sends calls to.
+const PHONES: [&str; 3] = ["203.0.113.5:5060", "203.0.113.6:5060", "203.0.113.7:5060"];
+
+/// The PBX sends a call to these contacts, and what answers there does as it is told.
+fn sent_to(contacts: &str, modes: [Mode; 3]) -> (World, usize) {
+    let mut world = World::new(&text_with("redirects = \"follow\"\nsilence_ms = 1000"));
+    for (phone, mode) in PHONES.iter().zip(modes) {
+        world.modes.insert(at(phone), mode);
+    }
+    world.deaf.push(at(PBX));
+    let caller = world.invite("100");
+    world.run();
+    world.deaf.clear();
+    world.answer_last(PBX, &format!("302 Moved Temporarily\r\n{contacts}"));
+    (world, caller)
+}
+
+#[test]
+fn a_contact_that_is_busy_or_unknown_is_followed_by_the_next_one() {
+    let [first, second, third] = PHONES;
+    let contacts = format!("Contact: <sip:a@{first}>;q=0.9, <sip:b@{second}>;q=0.8, <sip:c@{third}>;q=0.7");
+    let (world, caller) = sent_to(&contacts, [Mode::Refuse(486), Mode::Refuse(404), Mode::Answer(0)]);
+    assert!(world.callers[caller].up, "{:?}", world.callers[caller].answers);
+    assert_eq!(world.in_use(), 0);
+    let (mut world, caller) = sent_to(&contacts, [Mode::Refuse(486), Mode::Refuse(500), Mode::Refuse(404)]);
+    assert!(matches!(world.final_answer(caller), 486 | 404), "the best: {:?}", world.callers[caller].answers);
+    assert_eq!(PHONES.map(|phone| world.reached(phone, "ACK")), [1, 1, 1]);
+    world.run_for(40_000);
+    assert!(world.proxy.is_idle());
+    // §16.7 step 5: a 6xx speaks for all of them; a challenge is for the caller.
+    for status in [603, 401] {
+        let (world, caller) = sent_to(&contacts, [Mode::Refuse(status), Mode::Answer(0), Mode::Answer(0)]);
+        assert_eq!((world.final_answer(caller), world.reached(second, "INVITE")), (status, 0));
+    }
+}
+
+#[test]
+fn a_contact_that_redirects_comes_before_those_that_were_left() {
+    let [first, second, third] = PHONES;
+    let contacts = format!("Contact: <sip:a@{first}>;q=0.9, <sip:b@{second}>;q=0.8");
+    let (mut world, caller) = sent_to(&contacts, [Mode::Silent, Mode::Answer(0), Mode::Refuse(486)]);
+    world.answer_last(first, &format!("302 Moved Temporarily\r\nContact: <sip:c@{third}>"));
+    world.run();
+    assert_eq!(PHONES.map(|phone| world.reached(phone, "INVITE")), [1, 1, 1]);
+    assert!(world.callers[caller].up, "{:?}", world.callers[caller].answers);
+}
+
+#[test]
+fn of_many_contacts_the_best_are_followed() {
+    let [first, second, third] = PHONES;
+    let low: String = (0..6).map(|at| format!("<sip:low{at}@{first}>;q=0.1, ")).collect();
+    let contacts = format!("Contact: {low}<sip:b@{second}>;q=0.2, <sip:c@{third}>");
+    let (mut world, caller) = sent_to(&contacts, [Mode::Refuse(480), Mode::Refuse(480), Mode::Refuse(480)]);
+    world.run();
+    assert_eq!(PHONES.map(|phone| world.reached(phone, "INVITE")), [3, 1, 1], "five in all");
+    assert_eq!(world.final_answer(caller), 480);
+    let order: Vec<_> =
+        world.sent.iter().filter(|(_, text)| text.starts_with("INVITE sip:")).map(|(to, _)| *to).collect();
+    assert_eq!(order[1..4], [third, second, first].map(at));
+}
+
+#[test]
+fn every_address_of_a_contact_s_name_gets_its_chance() {
+    let mut world = World::new(&text_with("redirects = \"follow\""));
+    world.modes.insert(at(PHONES[0]), Mode::Refuse(503));
+    world.modes.insert(at(PHONES[1]), Mode::Answer(0));
+    world.deaf.push(at(PBX));
+    let caller = world.invite("100");
+    world.run();
+    world.deaf.clear();
+    world.answer_last(PBX, "302 Moved\r\nContact: <sip:agent@phones.example>");
+    let question = world.questions.last().expect("it is asked for").clone();
+    let found = |at: usize| Found {
+        transport: Transport::Udp,
+        address: PHONES[at].parse().expect("an address"),
+        priority: at as u16,
+        weight: 0,
+    };
+    let answer = Answer::Found(vec![found(0), found(1)]);
+    world.tell(Input::Resolved { question: &question, answer, ttl: std::time::Duration::from_secs(60) });
+    world.run();
+    assert!(world.callers[caller].up, "{:?}", world.callers[caller].answers);
+    assert_eq!([0, 1].map(|at| world.reached(PHONES[at], "INVITE")), [1, 1]);
 }
 
 #[test]

@@ -104,20 +104,26 @@ fn a_reinvite_and_a_bye_that_meet_leave_nothing_behind() {
 }
 
 #[test]
-fn a_2xx_that_comes_after_the_call_was_given_up_is_passed_on() {
-    // The caller gave up and was told 487; the PBX answers another fork of it all the same.
+fn a_2xx_that_comes_after_the_call_was_given_up_is_absorbed_and_counts_nothing() {
+    // The caller gave up and was told 487; the PBX answers another fork of it all the same. RFC 6026 figure 8: a transaction that
+    // is completed absorbs it. Its sender hears no ACK and lets go (§13.3.1.4).
     let (mut world, caller) = ringing();
     world.cancel(caller);
     world.run();
     assert_eq!((world.final_answer(caller), world.in_use()), (487, 0));
     let mut leg = world.callees[0].clone();
     leg.local = leg.local.replace("tag=", "tag=late-");
-    (leg.over, leg.up) = (false, false);
+    (leg.over, leg.up, leg.acks) = (false, false, 0);
     world.callees.push(leg);
     world.accept(1);
     world.run();
+    assert_eq!(seen(&world, caller), [180, 487], "the caller was told already");
     world.run_for(60_000);
-    assert_eq!((world.in_use(), world.view().calls), (0, 0), "nothing is counted that nobody will end");
+    assert_eq!(
+        (world.in_use(), world.view().calls, world.callees[1].acks),
+        (0, 0, 0),
+        "nobody would end what is counted"
+    );
     assert!(world.proxy.is_idle());
 }
 
