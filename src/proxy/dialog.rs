@@ -1,6 +1,6 @@
 //! Requests within a dialog, and the ACK of a 2xx: whose call they are, and where they go.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::call::Call;
@@ -299,6 +299,21 @@ pub(super) fn hop_to(router: &Router, uri: &Uri<'_>, peer: Option<Hop>, listener
     if let Some(peer) = peer.filter(|peer| peer.is_reliable && is_same_side(peer)) {
         return Some(Hop { connect: if peer.connect == 0 { 0 } else { address.port() }, ..peer });
     }
+    // Behind NAT nobody but who asked knows the way back (RFC 3581 for the dialog's other requests).
+    if let Some(peer) = peer.filter(|peer| is_private(address.ip()) && !is_private(peer.address.ip())) {
+        return Some(peer);
+    }
     let listener = peer.filter(|peer| peer.address == address).map_or(listener, |peer| peer.listener);
     router.hop(listener, transport.unwrap_or_default(), address)
+}
+
+/// An address that means nothing beyond its own network (RFC 1918, 3927, 4193, 4291, 6598), or beyond its host.
+fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xC0 == 64;
+            ip.is_private() || ip.is_link_local() || ip.is_loopback() || is_shared
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
+    }
 }

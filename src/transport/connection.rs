@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::MidHandshake;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response, ServerHandshake};
@@ -176,11 +176,25 @@ pub(super) fn shake_hands(shaking: Box<Shaking>) -> Result<WebSocket<Wire>, Opti
     })
 }
 
+/// What is not acknowledged for so long never will be: whoever waits for it goes elsewhere, and the next message opens the
+/// connection again. Half of what a transaction waits (64*T1).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(16);
+/// A connection that carries nothing is asked for a sign of life.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(5)).with_retries(3);
+
+/// Small messages at once, and an end that vanished without a word is found out. What the system refuses is done without.
+pub(super) fn tune(socket: SockRef<'_>) {
+    socket.set_tcp_nodelay(true).unwrap_or(());
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)).unwrap_or(());
+    socket.set_tcp_keepalive(&KEEPALIVE).unwrap_or(());
+}
+
 /// A connection from the listener's address that is being opened.
 pub(super) fn start(listener: SocketAddr, peer: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    tune(SockRef::from(&socket));
     if !listener.ip().is_unspecified() {
         socket.bind(&SocketAddr::new(listener.ip(), 0).into())?;
     }
@@ -336,4 +350,19 @@ pub(super) fn write_out(wire: &mut Wire, output: &mut Vec<u8>) -> (usize, io::Re
         output.drain(..done);
     }
     (done, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_vanishes_is_found_out() {
+        let home = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let socket = start(home.local_addr().expect("bound"), home.local_addr().expect("bound")).expect("a connection");
+        let socket = SockRef::from(&socket);
+        assert_eq!(socket.tcp_user_timeout().expect("Linux tells"), Some(UNACKNOWLEDGED));
+        assert!(socket.keepalive().expect("Linux tells") && socket.tcp_nodelay().expect("Linux tells"));
+        assert_eq!(socket.tcp_keepalive_time().expect("Linux tells"), Duration::from_secs(30));
+    }
 }

@@ -23,7 +23,7 @@ use tungstenite::protocol::Message as Frame;
 pub use super::connection::bind;
 use super::connection::{
     Body, Connection, PATIENCE, Progress, Subprotocol, budget_of, grant, read_frames, read_stream, shake_hands, start,
-    subprotocol, web_config, write_out,
+    subprotocol, tune, web_config, write_out,
 };
 pub use super::counts::{Closed, Counts};
 use super::shares::Shares;
@@ -301,8 +301,7 @@ impl Streams {
                 Err(_) => return,
             },
         };
-        // Without it, what we send may wait for an acknowledgement; it is still sent.
-        socket.set_nodelay(true).unwrap_or(());
+        tune(socket2::SockRef::from(&socket));
         self.shares.enter(peer.ip());
         let name = (at as ListenerId, peer, DomainId::NONE);
         let key = self.add(now, name, Wire::new(socket, tls), false);

@@ -1,5 +1,9 @@
+use std::sync::Arc;
+
+use sipweir::config::Config;
 use sipweir::outbox::DomainId;
-use sipweir::proxy::Input;
+use sipweir::pool::{Gate, Slots};
+use sipweir::proxy::{Input, Proxy};
 
 use crate::world::*;
 
@@ -215,4 +219,85 @@ fn a_bye_to_a_secure_name_still_frees_the_channel_of_a_call_whose_caller_is_hear
     assert_eq!((world.in_use(), world.reached(CALLER, "BYE")), (0, 0), "freed at once");
     world.run();
     assert_eq!(world.ends(), [("callee_bye", 1)]);
+}
+
+#[test]
+fn a_caller_behind_nat_is_reached_where_it_was_heard() {
+    for (contact, reached) in
+        [("192.168.1.5:5070", CALLER), ("100.64.0.9:5070", CALLER), ("203.0.113.44:5070", "203.0.113.44:5070")]
+    {
+        let mut world = World::new(&config(1, &menu("")));
+        let invite = format!(
+            "INVITE sip:100@{GATE} SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.5:5070;rport;branch=z9hG4bK-nat\r\nMax-Forwards: 70\r\n\
+             From: <sip:a@home>;tag=nat\r\nTo: <sip:100@{GATE}>\r\nCall-ID: nat\r\nCSeq: 1 INVITE\r\n\
+             Contact: <sip:a@{contact}>\r\nContent-Length: 0\r\n\r\n"
+        );
+        world.deaf.extend([CALLER, contact].map(at));
+        world.raw(CALLER, invite.as_bytes());
+        assert_eq!(world.sent.last().expect("an answer").0, at(CALLER));
+        world.hang_up(End::Callee, 0);
+        world.run();
+        let bye = world.sent.iter().find(|(_, text)| text.starts_with("BYE ")).expect("it goes on");
+        assert_eq!(bye.0, at(reached), "{contact}");
+        assert!(bye.1.starts_with(&format!("BYE sip:a@{contact} ")), "the Request-URI is the caller's own: {}", bye.1);
+    }
+}
+
+/// The node dies, and another begins without a memory of its calls.
+fn restart(world: &mut World, text: &str) {
+    let config = Arc::new(Config::parse(text).expect("valid"));
+    (world.gate, world.slots) = (Arc::new(Gate::new(&config.settings())), Arc::new(Slots::default()));
+    world.proxy = Proxy::new(config, Arc::clone(&world.gate), Arc::clone(&world.slots), [8; 16]);
+}
+
+#[test]
+fn c4_8_calls_from_before_a_restart_end_on_both_sides_and_nothing_is_given_back_twice() {
+    let text = config(1, &menu(""));
+    for end in [End::Caller, End::Callee] {
+        let mut world = World::new(&text);
+        let caller = world.answered("100");
+        restart(&mut world, &text);
+        let id = if end == End::Caller { caller } else { 0 };
+        world.request(end, id, "INFO");
+        world.hang_up(end, id);
+        world.run();
+        let other = if end == End::Caller { PBX } else { CALLER };
+        assert_eq!((world.reached(other, "INFO"), world.reached(other, "BYE")), (1, 1), "{end:?}");
+        assert!(world.callers[caller].over && world.callees[0].over);
+        assert_eq!((world.in_use(), world.view().calls), (0, 0));
+        world.answered("100");
+        let refused = world.invite("100");
+        world.run();
+        assert_eq!((world.final_answer(refused), world.in_use()), (486, 1), "the pool has what it had, no more");
+    }
+}
+
+#[test]
+fn c4_8_a_call_that_rang_during_a_restart_is_not_answered_into_nothing() {
+    let text = config(1, &menu(""));
+    let mut world = World::new(&text);
+    world.modes.insert(at(PBX), Mode::Answer(2_000));
+    let caller = world.invite("100");
+    world.run();
+    restart(&mut world, &text);
+    world.run_for(70_000);
+    // RFC 6026 §7.3: a stray 2xx goes no further, so the PBX hears no ACK and lets go; nothing is counted meanwhile.
+    assert!(!world.callers[caller].up && !world.callees[0].busy);
+    assert_eq!((world.in_use(), world.view().calls), (0, 0));
+    assert!(world.proxy.is_idle());
+}
+
+#[test]
+fn c4_9_a_node_asks_about_and_ends_no_calls_but_its_own() {
+    let text = config(1, &menu("ask_s = 60\nlongest_call_s = 600"));
+    let mut world = World::new(&text);
+    let caller = world.answered("100");
+    restart(&mut world, &text);
+    let sent = world.sent.len();
+    world.run_for(1_000_000);
+    assert_eq!(world.sent.len(), sent, "no questions, no BYE: it is not its call");
+    world.request(End::Callee, 0, "UPDATE");
+    world.run_for(1_000_000);
+    assert_eq!((world.in_use(), world.view().calls, world.ends()), (0, 0, vec![]));
+    assert!(world.callers[caller].up && world.callees[0].up);
 }
