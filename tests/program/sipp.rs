@@ -184,6 +184,27 @@ fn the_operator_ends_a_call_and_both_sides_hear_of_it() {
 }
 
 #[test]
+fn the_operator_gives_a_channel_back_and_the_call_goes_on() {
+    let gate = Gate::start(1, "");
+    let _pbx = callee(&gate, "pbx", gate.pbx, 0);
+    let mut caller = start_calls(&gate, "caller", 1, 10, 4_000, gate.sip);
+    gate.wait_for("the call is up", |gate| gate.metric("sipweir_pool_channels{pool=\"ivr\",state=\"held\"}") == 1);
+    let listed: serde_json::Value = serde_json::from_slice(&gate.sipweir(&["calls", "--json"]).stdout).expect("JSON");
+    let slot = listed["calls"][0]["slot"].to_string();
+    let released = gate.sipweir(&["calls", "release", &slot]);
+    assert!(released.status.success(), "{}", String::from_utf8_lossy(&released.stderr));
+    gate.wait_for("it is free", |gate| gate.in_use() == 0);
+    assert!(calls(&gate, "caller", 1, 10, 50), "another call has it");
+    assert!(caller.wait().expect("sipp ends").success(), "the first went on and hung up itself");
+    assert_eq!(gate.sipweir(&["calls", "release", "999999"]).status.code(), Some(6));
+    gate.wait_for("both are counted", |gate| {
+        gate.metric("sipweir_calls_ended_total{reason=\"caller_bye\"}") == 2
+            && gate.metric("sipweir_calls_transferred_total") == 1
+    });
+    assert_eq!(gate.stop(), 0);
+}
+
+#[test]
 fn a_node_without_descriptors_left_goes_on_with_its_calls_and_accepts_again_when_it_has_some() {
     let gate = Gate::start_with_files(64, |ports, _| {
         format!("[[listen]]\nuri = \"tcp:127.0.0.1:{}\"\n", ports[0]) + &config(20, ports, "")

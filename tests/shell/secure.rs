@@ -72,6 +72,15 @@ impl Certificates {
         }
     }
 
+    /// Whoever connects may show a certificate of the authority.
+    fn verifier(&self) -> Arc<dyn rustls::server::danger::ClientCertVerifier> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.file("ca.pem")).expect("a certificate")).expect("trusted");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        builder.allow_unauthenticated().build().expect("a verifier")
+    }
+
     /// The other side of a connection, with that certificate.
     fn server(&self, name: &str) -> rustls::ServerConnection {
         let chain = CertificateDer::from_pem_file(self.file(&format!("{name}.pem"))).expect("a certificate");
@@ -79,7 +88,7 @@ impl Certificates {
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring has them")
-            .with_no_client_auth()
+            .with_client_cert_verifier(self.verifier())
             .with_single_cert(vec![chain], key)
             .expect("a pair");
         rustls::ServerConnection::new(Arc::new(config)).expect("a server")
@@ -291,6 +300,42 @@ fn a_pbx_over_tls_must_show_a_certificate_for_its_name() {
         }
         server.stop();
     }
+}
+
+#[test]
+fn a_pbx_that_asks_who_connects_is_shown_the_listener_s_certificate() {
+    let files = Certificates::new("shown");
+    files.sign("gate", vec![dns("gate.example.net")]);
+    files.sign("pbx", vec![dns("pbx.example.net")]);
+    let (caller, pbx) = (Peer::new("127.0.0.1"), TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let ca = format!("[tls]\nca = \"{}\"\n", files.file("ca.pem").display());
+    let pbx_uri = format!("\"sips:{}\"", pbx.local_addr().expect("bound"));
+    let listeners = format!("{ca}{UDP}{}", files.listener("tls", ""));
+    let server = start(&with_listeners(&listeners, &pbx_uri, "tls_name = \"pbx.example.net\""));
+    let gate = server.listen()[0];
+    caller.send(gate, request("INVITE", &format!("sip:100@{gate}"), caller.address, "t", "", 1, "").as_bytes());
+    let (mut socket, _) = pbx.accept().expect("a connection");
+    let mut tls = files.server("pbx");
+    while tls.is_handshaking() {
+        tls.complete_io(&mut socket).expect("a handshake");
+    }
+    let shown = tls.peer_certificates().expect("one is shown")[0].clone();
+    assert_eq!(shown, CertificateDer::from_pem_file(files.file("gate.pem")).expect("a certificate"));
+    server.stop();
+}
+
+#[test]
+fn a_call_over_tls_and_ipv6_goes_to_a_pbx_over_udp_and_ipv4() {
+    let files = Certificates::new("six");
+    files.sign("gate", vec![dns("gate.example.net")]);
+    let pbx = Peer::new("127.0.0.1");
+    let six = files.listener("tls", "").replace("127.0.0.1", "[::1]");
+    let text = with_listeners(&format!("{UDP}{six}"), &format!("\"sip:{}\"", pbx.address), "")
+        .replace("from = [\"127.0.0.0/8\"]", "from = [\"127.0.0.0/8\", \"::1\"]");
+    let server = start(&text);
+    let mut line = files.connect(server.listen()[1], None);
+    call_ended_by_pbx(&server, &mut line, "tls", &pbx, "six");
+    server.stop();
 }
 
 #[test]

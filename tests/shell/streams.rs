@@ -366,10 +366,13 @@ fn a_browser_calls_over_websocket_and_is_called_back_over_it() {
     let files = Certificates::new("web");
     files.sign("gate", vec![dns("gate.example.net")]);
     let pbx = Peer::new("127.0.0.1");
-    for transport in ["ws", "wss"] {
+    for (transport, host) in [("ws", "127.0.0.1"), ("wss", "127.0.0.1"), ("ws", "[::1]"), ("wss", "[::1]")] {
         let listener =
             if transport == "ws" { "[[listen]]\nuri = \"ws:127.0.0.1:0\"\n".into() } else { files.listener("wss", "") };
-        let server = start(&with_listeners(&format!("{UDP}{listener}"), &format!("\"sip:{}\"", pbx.address), ""));
+        let listeners = format!("{UDP}{}", listener.replace("127.0.0.1", host));
+        let text = with_listeners(&listeners, &format!("\"sip:{}\"", pbx.address), "")
+            .replace("from = [\"127.0.0.0/8\"]", "from = [\"127.0.0.0/8\", \"::1\"]");
+        let server = start(&text);
         let gate = server.listen()[1];
         let mut line = Line::over(TcpStream::connect(gate).expect("connected"), |socket| {
             if transport == "ws" {
