@@ -17,8 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::alert::Event;
 use crate::route::{Question, explain};
 use crate::server::licensing;
+use crate::server::watch::Watch;
 use crate::server::{Handle, Published, names};
 use crate::sinks;
+use crate::vault::wall_now;
 use exposition::Exposition;
 use view::{CallsView, Peer, Problem, View};
 
@@ -61,8 +63,11 @@ pub(crate) fn serve(
                 Err(error) => tracing::error!(%error, "the admin interface cannot listen"),
             }
         }
+        let mut watch = Watch::default();
         let collect = async {
             while let Some(copy) = published.recv().await {
+                let node = admin.handle.node();
+                watch.look(node.now(), wall_now(), &copy).iter().for_each(|event| node.raise(event));
                 admin.exposition.lock().unwrap_or_else(PoisonError::into_inner).take(copy);
             }
             std::future::pending::<()>().await;

@@ -78,6 +78,16 @@ pub enum EventKind {
     SinkFailing,
     /// A sink that failed takes what it is sent.
     SinkRecovered,
+    /// A listener's certificate ends in 30, 14, 7 or 1 days, or has ended.
+    CertificateExpiring,
+    /// Connections are refused: there are too many, or the system gives no more.
+    ConnectionsRefused,
+    /// None was refused for a minute.
+    ConnectionsAccepted,
+    /// Some call gives no sign of life.
+    CallsSuspect,
+    /// No call is suspect any more.
+    CallsAlive,
     /// A new configuration is in force.
     ConfigReloaded,
     /// A new configuration was refused; the old one stays in force.
@@ -86,7 +96,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
@@ -111,6 +121,11 @@ impl EventKind {
         Self::ServiceLicensed,
         Self::SinkFailing,
         Self::SinkRecovered,
+        Self::CertificateExpiring,
+        Self::ConnectionsRefused,
+        Self::ConnectionsAccepted,
+        Self::CallsSuspect,
+        Self::CallsAlive,
         Self::ConfigReloaded,
         Self::ConfigRefused,
     ];
@@ -142,6 +157,11 @@ impl EventKind {
             Self::ServiceLicensed => "service_licensed",
             Self::SinkFailing => "sink_failing",
             Self::SinkRecovered => "sink_recovered",
+            Self::CertificateExpiring => "certificate_expiring",
+            Self::ConnectionsRefused => "connections_refused",
+            Self::ConnectionsAccepted => "connections_accepted",
+            Self::CallsSuspect => "calls_suspect",
+            Self::CallsAlive => "calls_alive",
             Self::ConfigReloaded => "config_reloaded",
             Self::ConfigRefused => "config_refused",
         }
@@ -153,6 +173,9 @@ impl EventKind {
             Self::NameFailing
             | Self::TrunkLimit
             | Self::QueueFull
+            | Self::CertificateExpiring
+            | Self::ConnectionsRefused
+            | Self::CallsSuspect
             | Self::SinkFailing
             | Self::PoolNearFull
             | Self::LicenceExpiring
@@ -167,6 +190,8 @@ impl EventKind {
             Self::SinkRecovered
             | Self::TrunkLimitOver
             | Self::QueueRecovered
+            | Self::ConnectionsAccepted
+            | Self::CallsAlive
             | Self::TargetUp
             | Self::NameResolved
             | Self::PoolRecovered
@@ -212,6 +237,13 @@ impl EventKind {
             Self::ServiceLicensed => "a service that lacked a licence has it; says how many calls were refused",
             Self::SinkFailing => "a sink does not take what it is sent; it is tried again, and nothing is lost yet",
             Self::SinkRecovered => "a sink that failed takes what it is sent; says for how long it did not",
+            Self::CertificateExpiring => "a listener's certificate ends in 30, 14, 7 or 1 days, or has ended",
+            Self::ConnectionsRefused => {
+                "more connections than limits.connections, or of one source than its share, or than the system gives"
+            }
+            Self::ConnectionsAccepted => "no connection was refused for a minute; says how many were",
+            Self::CallsSuspect => "calls give no sign of life; they make room when their pool is full",
+            Self::CallsAlive => "no call is suspect any more",
             Self::ConfigReloaded => "a new configuration is in force; calls in progress went on",
             Self::ConfigRefused => "a new configuration has problems; the old one stays in force",
         }
@@ -227,6 +259,12 @@ impl EventKind {
             Self::TrunkLimit => {
                 "see whether the carrier sends more than agreed; raise max_calls if the PBX can take it"
             }
+            Self::CertificateExpiring => "renew the file and reload: no call goes over TLS when it has ended",
+            Self::ConnectionsRefused => "see who opens so many (ss -tn); raise limits.connections or LimitNOFILE",
+            Self::CallsSuspect => {
+                "see whether the PBX knows them (sipweir calls); sipweir calls end frees what it does not"
+            }
+            Self::ConnectionsAccepted | Self::CallsAlive => "nothing",
             Self::QueueFull => "order more channels, or make the wait shorter: a longer queue only waits longer",
             Self::TargetDown => "see whether it runs and can be reached; sipweir targets shows all of them",
             Self::NameFailing => "see whether the name servers run, and whether the name is spelt as they know it",
@@ -253,6 +291,8 @@ impl EventKind {
             | Self::PoolExhausted
             | Self::TrunkLimit
             | Self::QueueFull
+            | Self::ConnectionsRefused
+            | Self::CallsSuspect
             | Self::TargetDown
             | Self::NameFailing
             | Self::Overload
@@ -262,6 +302,9 @@ impl EventKind {
             Self::PoolRecovered
             | Self::TrunkLimitOver
             | Self::QueueRecovered
+            | Self::CertificateExpiring
+            | Self::ConnectionsAccepted
+            | Self::CallsAlive
             | Self::TargetUp
             | Self::NameResolved
             | Self::OverloadOver
@@ -284,16 +327,21 @@ impl EventKind {
             Self::PoolRecovered => &[Self::PoolNearFull, Self::PoolExhausted],
             Self::TrunkLimitOver => &[Self::TrunkLimit],
             Self::QueueRecovered => &[Self::QueueFull],
+            Self::ConnectionsAccepted => &[Self::ConnectionsRefused],
+            Self::CallsAlive => &[Self::CallsSuspect],
             Self::TargetUp => &[Self::TargetDown],
             Self::NameResolved => &[Self::NameFailing],
             Self::OverloadOver => &[Self::Overload],
             Self::LicenceInForce => &[Self::LicenceMissing],
             Self::ServiceLicensed => &[Self::ServiceUnlicensed],
             Self::SinkRecovered => &[Self::SinkFailing],
-            Self::PoolNearFull
+            Self::CertificateExpiring
+            | Self::PoolNearFull
             | Self::PoolExhausted
             | Self::TrunkLimit
             | Self::QueueFull
+            | Self::ConnectionsRefused
+            | Self::CallsSuspect
             | Self::TargetDown
             | Self::NameFailing
             | Self::Overload
@@ -410,6 +458,15 @@ impl fmt::Display for Event {
             EventKind::SinkRecovered => {
                 write!(f, "sink {subject} takes what it is sent again after {} s", lasted_ms / 1000)
             }
+            EventKind::CertificateExpiring => write!(f, "certificate {subject}: {detail}"),
+            EventKind::ConnectionsRefused => write!(f, "{subject}: connections are refused; {in_use} are open"),
+            EventKind::ConnectionsAccepted => write!(
+                f,
+                "{subject}: connections are accepted again after {} s; {refused} were refused",
+                lasted_ms / 1000
+            ),
+            EventKind::CallsSuspect => write!(f, "{subject}: {in_use} calls give no sign of life"),
+            EventKind::CallsAlive => write!(f, "{subject}: no call is suspect any more after {} s", lasted_ms / 1000),
             EventKind::ConfigReloaded => write!(f, "configuration reloaded: {subject}"),
             EventKind::ConfigRefused => write!(f, "configuration refused, the old one stays in force: {subject}"),
         }

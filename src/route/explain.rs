@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Router;
-use crate::config::Step;
+use crate::config::{Config, Service, Step, Target};
 use crate::pool::{Ask, Gate, Refusal, View};
 
 /// The answer: a verdict and the reasons that led to it, in order.
@@ -91,6 +91,7 @@ pub fn explain(
             steps.push(format!("overflow plan: {}", plan(router, &view, at_service, Some(refusal))));
             return Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps });
         }
+        steps.extend(after(config, service, target));
         steps.push(format!("if the target fails: {}", plan(router, &view, at_service, None)));
         return Some(Explanation { verdict: "admit", service: name, refusal: None, steps });
     };
@@ -105,6 +106,33 @@ pub fn explain(
     let name_of = if is_unlicensed { "unlicensed plan" } else { "overflow plan" };
     steps.push(format!("{name_of}: {}", plan(router, &view, at_service, Some(refusal))));
     Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps })
+}
+
+/// What happens to the call once it is there: who ends it, what frees its channel before that.
+fn after(config: &Config, service: &Service, target: &Target) -> Vec<String> {
+    let mut lines = Vec::new();
+    if target.follows {
+        lines.push(format!("a 3xx of {} is followed here, to at most five contacts", target.name));
+    }
+    if service.pool.is_some() && !target.uses_channel {
+        lines.push(format!("at {} the call uses no channel (uses_channel = false)", target.name));
+    }
+    if let Some(sign) = &target.released_by {
+        let value = sign.value.as_ref().map_or_else(String::new, |value| format!(": {value}"));
+        lines.push(format!("a request of {} with {}{value} gives its channel back", target.name, sign.name));
+    }
+    if target.released_by_contact {
+        lines.push(format!("a Contact of {} elsewhere gives its channel back", target.name));
+    }
+    if let Some(session) = config.session {
+        let (expires, least) = (session.expires, session.min_se);
+        lines.push(format!("its session must be refreshed every {expires} s at least; one below {least} s gets 422"));
+    }
+    if service.ask_s > 0 {
+        lines.push(format!("{} is asked every {} s whether it knows the call", target.name, service.ask_s));
+    }
+    lines.push(format!("it is ended {} s after the answer", service.longest_call.as_secs()));
+    lines
 }
 
 /// Whether any address of a target takes calls, and a line for each that does not.

@@ -11,6 +11,7 @@ pub(crate) mod licensing;
 pub(crate) mod names;
 pub mod node;
 mod run;
+pub(crate) mod watch;
 
 use std::io;
 use std::net::SocketAddr;

@@ -295,6 +295,33 @@ fn check_names_every_way_to_borrow_wrongly_and_explain_says_where_a_channel_come
 }
 
 #[test]
+fn explain_says_what_happens_to_a_call_once_it_is_admitted() {
+    let folder = Folder::new();
+    let keys =
+        "redirects = \"follow\"\nuses_channel = false\nreleased_by = \"X-Left: yes\"\nreleased_by_contact = true";
+    let config = "[session]\nexpires_s = 600\n".to_owned()
+        + &config(1, [5060, 8060, 5080, 5090], "ask_s = 60\nlongest_call_s = 7200").replacen(
+            "name = \"pbx\"\nuri",
+            &format!("name = \"pbx\"\n{keys}\nuri"),
+            1,
+        );
+    let path = folder.write("sipweir.toml", &config);
+    let output = run(&["explain", "carrier", "100", "--config", path.to_str().expect("UTF-8")]);
+    let lines = text(&output.stdout);
+    for part in [
+        "a 3xx of pbx is followed here",
+        "at pbx the call uses no channel",
+        "a request of pbx with X-Left: yes gives its channel back",
+        "a Contact of pbx elsewhere gives its channel back",
+        "its session must be refreshed every 600 s at least; one below 90 s gets 422",
+        "pbx is asked every 60 s whether it knows the call",
+        "it is ended 7200 s after the answer",
+    ] {
+        assert!(lines.contains(part), "{part}: {lines}{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn check_names_every_way_to_wait_wrongly_and_explain_says_how_a_call_would_wait() {
     let gate = Gate::start_with(|ports, _| {
         config(0, ports, "overflow = [{ wait = 30, length = 5, expected_s = 20 }, { route = \"voicemail\" }]")
