@@ -250,3 +250,63 @@ fn what_is_too_large_for_a_datagram_goes_in_one_all_the_same_where_nobody_listen
     wait_for("the channel is free", || in_use(&scene.server) == 0);
     scene.server.stop();
 }
+
+#[test]
+fn early_dialogs_glare_a_lost_ack_and_crossing_byes_pass_over_real_sockets() {
+    let scene = Scene::new(|text| text);
+    scene.invite(&scene.caller, "early", "Supported: 100rel\r\n");
+    let (invite, to) = scene.pbx.expect("INVITE ");
+    scene.pbx.reply(&invite, "183 Session Progress", to);
+    let (progress, _) = scene.caller.expect("SIP/2.0 183 ");
+    let recorded = invite.split("\r\n").filter_map(|line| line.strip_prefix("Record-Route: "));
+    let callee = recorded.map(|value| format!("Route: {value}\r\n")).collect();
+    let up = Up { id: "early", routes: [route_of(&progress), callee], to };
+    // Another fork rings as well.
+    let fork = invite.replace("To: <sip:100@x>", "To: <sip:100@x>;tag=fork");
+    scene.pbx.reply(&fork, "180 Ringing", to);
+    assert!(scene.caller.expect("SIP/2.0 180 ").0.contains("tag=fork"));
+    scene.tells(&up, "PRACK", 2, "RAck: 1 1 INVITE\r\n", "");
+    scene.pbx.send(up.to, scene.of_pbx(&up, "UPDATE", 1, "").as_bytes());
+    let (update, from) = scene.caller.expect("UPDATE ");
+    scene.caller.reply(&update, "200 OK", from);
+    scene.pbx.expect("SIP/2.0 200 ");
+    assert_eq!(in_use(&scene.server), 1);
+    scene.pbx.reply(&invite, "200 OK", to);
+    scene.caller.expect("SIP/2.0 200 ");
+    // The ACK is lost; the PBX says it again.
+    scene.pbx.reply(&invite, "200 OK", to);
+    scene.caller.expect("SIP/2.0 200 ");
+    scene.caller.send(scene.gate, scene.of_caller(&up, "ACK", 1, "").as_bytes());
+    scene.pbx.expect("ACK ");
+    // Both want to change the session at once.
+    scene.caller.send(scene.gate, scene.of_caller(&up, "INVITE", 3, "").as_bytes());
+    scene.pbx.send(up.to, scene.of_pbx(&up, "INVITE", 2, "").as_bytes());
+    let both = [&scene.caller, &scene.pbx];
+    let came = both.map(|peer| peer.expect("INVITE "));
+    both.iter().zip(&came).for_each(|(peer, (invite, from))| peer.reply(invite, "491 Request Pending", *from));
+    for (peer, start) in [(0, "ACK "), (0, "SIP/2.0 491 "), (1, "SIP/2.0 491 "), (1, "ACK ")] {
+        both[peer].expect(start);
+    }
+    assert_eq!(in_use(&scene.server), 1);
+    // And both hang up at once.
+    scene.caller.send(scene.gate, scene.of_caller(&up, "BYE", 4, "").as_bytes());
+    scene.pbx.send(up.to, scene.of_pbx(&up, "BYE", 3, "").as_bytes());
+    let came = both.map(|peer| peer.expect("BYE "));
+    both.iter().zip(&came).for_each(|(peer, (bye, from))| peer.reply(bye, "200 OK", *from));
+    for peer in both {
+        peer.expect("SIP/2.0 200 ");
+    }
+    assert_eq!(in_use(&scene.server), 0);
+    scene.server.stop();
+}
+
+#[test]
+fn the_longest_call_ends_though_the_pbx_says_nothing() {
+    let scene = Scene::new(|text| format!("[timers]\nt1_ms = 10\nt2_ms = 40\n{text}longest_call_s = 1\n"));
+    let _up = scene.call("long", "");
+    let (bye, from) = scene.caller.expect("BYE ");
+    scene.caller.reply(&bye, "200 OK", from);
+    scene.pbx.expect("BYE ");
+    wait_for("the channel is free", || in_use(&scene.server) == 0);
+    scene.server.stop();
+}

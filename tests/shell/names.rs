@@ -55,7 +55,11 @@ fn start(port: u16, uri: &str) -> Server {
 }
 
 fn start_with(port: u16, uri: &str, more: &str) -> Server {
-    let text = format!(
+    Server::start(Config::parse(&text_with(port, uri, more)).expect("valid"), None).expect("it starts")
+}
+
+fn text_with(port: u16, uri: &str, more: &str) -> String {
+    format!(
         r#"
 [dns]
 servers = ["127.0.0.1:{port}"]
@@ -80,8 +84,7 @@ numbers = ["100"]
 pool = "ivr"
 target = "pbx"
 "#
-    );
-    Server::start(Config::parse(&text).expect("valid"), None).expect("it starts")
+    )
 }
 
 /// The ways to the target that are known.
@@ -241,4 +244,40 @@ fn b7_who_writes_a_transport_or_a_port_asks_for_no_naptr() {
     assert_eq!(asked("sip:a.example.net;transport=udp"), [false, true]);
     assert_eq!(asked("sip:host1.example.net:5081"), [false, false]);
     std::fs::remove_file(&log).expect("a log");
+}
+
+#[test]
+fn the_next_server_of_a_name_gets_the_call_that_the_first_refuses_or_ignores() {
+    let (caller, first, second) = (Peer::new("127.0.0.1"), Peer::new("127.0.0.1"), Peer::new("127.0.0.1"));
+    let names = NameServer::start(&[
+        format!("--srv-host=_sip._udp.pbx.example.net,host.example.net,{},10,5", first.address.port()),
+        format!("--srv-host=_sip._udp.pbx.example.net,host.example.net,{},20,5", second.address.port()),
+        "--host-record=host.example.net,127.0.0.1".into(),
+    ]);
+    let text = text_with(names.port, "sip:pbx.example.net", "")
+        .replace("uri = [\"sip:pbx", "silence_ms = 200\nuri = [\"sip:pbx");
+    let server = Server::start(Config::parse(&text).expect("valid"), None).expect("it starts");
+    wait_for("both are known", || known(&server).len() == 2);
+    let gate = server.listen()[0];
+    let branch =
+        |invite: &str| invite.split("branch=").nth(1).expect("a branch").split([';', '\r']).next().map(str::to_owned);
+    for (id, refuses) in [("refused", true), ("ignored", false)] {
+        caller.send(gate, request("INVITE", &format!("sip:100@{gate}"), caller.address, id, "", 1, "").as_bytes());
+        let (one, from) = first.expect("INVITE ");
+        if refuses {
+            first.reply(&one, "503 Service Unavailable", from);
+            first.expect("ACK ");
+        }
+        let (other, from) = second.expect("INVITE ");
+        assert_ne!(branch(&one), branch(&other), "RFC 3263 §4.3");
+        second.reply(&other, "486 Busy Here", from);
+        caller.expect("SIP/2.0 486 ");
+        caller.send(
+            gate,
+            request("ACK", &format!("sip:100@{gate}"), caller.address, id, ";tag=pbx", 1, "")
+                .replace("ACK\r\nMax", "INVITE\r\nMax")
+                .as_bytes(),
+        );
+    }
+    server.stop();
 }
