@@ -299,6 +299,8 @@ pub struct Counters {
     ends: [u64; EndReason::ALL.len()],
     overflows: Vec<[u64; Step::LABELS.len()]>,
     waits: Vec<[u64; WaitEnd::ALL.len()]>,
+    /// Steps `route` passed over because the call had been there.
+    pub overflow_loops: u64,
     steps: [Histogram; Step::LABELS.len()],
     /// Requests received again and absorbed or answered from memory.
     pub retransmissions: u64,
@@ -324,6 +326,7 @@ impl Default for Counters {
             ends: [0; EndReason::ALL.len()],
             overflows: Vec::new(),
             waits: Vec::new(),
+            overflow_loops: 0,
             steps: std::array::from_fn(|_| Histogram::new(DELAY_BOUNDS)),
             retransmissions: 0,
             answered: 0,

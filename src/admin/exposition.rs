@@ -123,6 +123,7 @@ impl Exposition {
                     .absolute(count);
             }
         }
+        counter!("sipweir_overflow_loops_total").absolute(self.counters.overflow_loops);
         for (reason, count) in self.counters.ends() {
             counter!("sipweir_calls_ended_total", "reason" => reason.label()).absolute(count);
         }
@@ -277,6 +278,10 @@ fn describe() {
     describe_gauge!("sipweir_calls", "Calls in progress");
     describe_counter!("sipweir_refusals_total", "Times a rung of the admission ladder said no");
     describe_counter!("sipweir_overflows_total", "Steps of overflow plans taken");
+    describe_counter!(
+        "sipweir_overflow_loops_total",
+        "Steps `route` passed over because the call had been there before"
+    );
     describe_gauge!("sipweir_service_waiting_calls", "Calls of a service that wait for a channel");
     describe_counter!(
         "sipweir_waits_total",

@@ -379,6 +379,18 @@ impl Proxy {
                         transaction.context.plan = Some(plan);
                     }
                 }
+                Step::Route { target, user }
+                    if self.leads_back(&router, (*target, user.as_deref()), server, message) =>
+                {
+                    self.counters.overflow_loops += 1;
+                    tracing::debug!(
+                        target = &*router.config.targets[*target].name,
+                        "the call was there: step passed over"
+                    );
+                    if let Some(transaction) = self.transactions.server_mut(server) {
+                        transaction.context.plan = Some(plan);
+                    }
+                }
                 Step::Route { target, user } => {
                     (plan.target, plan.tried, plan.user) = (*target, 0, user.clone());
                     let slot = self.calls.get(call).map(|call| call.slot);
@@ -400,6 +412,32 @@ impl Proxy {
                 }
             }
         }
+    }
+
+    /// Whether a call that overflowed would come back to where it was: History-Info names the place (RFC 7044), or has as many
+    /// entries as no honest call has; or the call went through us before and comes from there.
+    fn leads_back(&self, router: &Router, step: (usize, Option<&str>), server: Key, invite: &Message<'_>) -> bool {
+        let (target, user) = step;
+        let places = router.places(target);
+        let mut entries = 0;
+        for span in invite.list(HeaderName::HistoryInfo) {
+            entries += 1;
+            let Some(entry) = NameAddr::parse(invite.slice(span)) else { continue };
+            let Some(was) = entry.uri() else { continue };
+            let is_there = |place: &Place| {
+                let goes = rewritten_to(invite.request_uri(), user, &place.host_port);
+                let Some(goes) = Uri::parse(&goes) else { return false };
+                let port = |uri: &Uri<'_>| uri.port.unwrap_or_else(|| uri.default_port());
+                let hosts = goes.host().zip(was.host());
+                goes.user() == was.user() && port(&goes) == port(&was) && hosts.is_some_and(|(goes, was)| goes.is(&was))
+            };
+            if places.iter().any(is_there) {
+                return true;
+            }
+        }
+        let source = self.transactions.server(server).map(|server| server.source.ip());
+        let comes_from_there = || places.iter().any(|place| Some(place.address.ip()) == source);
+        entries >= HISTORY_MAX || (comes_from_there() && self.was_here(invite))
     }
 
     /// The target answered with 3xx and the call goes where it says; its channel goes back when no channel is used there. Says
@@ -480,6 +518,9 @@ fn wants_199(invite: &Message<'_>) -> bool {
     lists(invite, HeaderName::Supported, b"199") && !lists(invite, HeaderName::Require, b"100rel")
 }
 
+/// A call retargeted more often than this is on no way of anybody's making.
+const HISTORY_MAX: usize = 10;
+
 /// Contacts of 3xx answers followed for one INVITE.
 const CONTACTS_MAX: u8 = 5;
 
@@ -511,8 +552,12 @@ pub(super) fn next_hop(
 }
 
 pub(super) fn rewritten(uri: &Uri<'_>, user: Option<&str>, host_port: &str) -> Vec<u8> {
+    rewritten_to(uri.as_bytes(), user, host_port)
+}
+
+fn rewritten_to(uri: &[u8], user: Option<&str>, host_port: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    rewrite(&mut out, uri.as_bytes(), user, host_port);
+    rewrite(&mut out, uri, user, host_port);
     out
 }
 

@@ -261,18 +261,24 @@ impl Proxy {
 
     /// §16.3 item 4: a branch of ours with the same loop hash is a loop; with another, a spiral.
     fn is_loop(&self, message: &Message<'_>, found: &Essentials<'_>) -> bool {
-        let is_same = |branch: &[u8]| {
-            Branch::verify(&self.secret, branch)
-                .is_some_and(|ours| ours.loop_hash == self.secret.loop_hash(message, found))
-        };
-        found.via.branch().is_some_and(is_same)
-            || (found.has_more_vias
-                && message.list(HeaderName::Via).skip(1).any(|span| {
-                    // Only a value as long as our branch is worth reading.
-                    let value = message.slice(span);
-                    value.len() >= BRANCH_LEN
-                        && Via::parse(value).and_then(|via| via.branch().map(is_same)).unwrap_or(false)
-                }))
+        let is_same = |branch: Branch| branch.loop_hash == self.secret.loop_hash(message, found);
+        found.via.branch().and_then(|branch| Branch::verify(&self.secret, branch)).is_some_and(is_same)
+            || (found.has_more_vias && self.own_branches(message, 1).any(is_same))
+    }
+
+    /// Whether it went through us before.
+    pub(super) fn was_here(&self, message: &Message<'_>) -> bool {
+        self.own_branches(message, 0).next().is_some()
+    }
+
+    /// The branches among its Vias that are ours.
+    fn own_branches(&self, message: &Message<'_>, from: usize) -> impl Iterator<Item = Branch> {
+        message.list(HeaderName::Via).skip(from).filter_map(|span| {
+            // Only a value as long as our branch is worth reading.
+            let value = message.slice(span);
+            let via = Via::parse(value).filter(|_| value.len() >= BRANCH_LEN)?;
+            Branch::verify(&self.secret, via.branch()?)
+        })
     }
 
     pub(super) fn path(&self, router: &Router, message: &Message<'_>, uri: &Uri<'_>) -> Path {

@@ -181,3 +181,47 @@ fn a_pbx_that_answers_late_has_its_channel_until_it_lets_go() {
     assert_eq!((world.in_use(), world.view().calls), (0, 0));
     assert!(world.proxy.is_idle(), "{:?}", world.proxy.load());
 }
+
+#[test]
+fn a_call_that_was_there_before_is_not_sent_there_again() {
+    let mut world = full("overflow = [{ route = \"voicemail\" }, { reject = 480 }]");
+    let host = VOICEMAIL.replace(":5060", "");
+    for (history, expected) in [
+        (format!("<sip:100@{VOICEMAIL}>;index=1"), 480),
+        (format!("<sip:1@h>;index=1,<sip:100@{VOICEMAIL}?Reason=Q.850%3Bcause%3D34;x=y>;index=1.1"), 480),
+        (format!("<sip:101@{VOICEMAIL}>;index=1"), 200),
+        (format!("<sip:100@{host}:5070>;index=1"), 200),
+        ((1..=9).map(|at| format!("<sip:{at}@h>;index={at}")).collect::<Vec<_>>().join(","), 200),
+        ((1..=10).map(|at| format!("<sip:{at}@h>;index={at}")).collect::<Vec<_>>().join(","), 480),
+        ("broken, <<>>, <tel:100>".to_owned(), 200),
+    ] {
+        let caller = world.invite_with("100", &format!("History-Info: {history}\r\n"));
+        world.run();
+        assert_eq!(world.final_answer(caller), expected, "{history}");
+    }
+    assert_eq!(world.proxy.counters().overflow_loops, 3);
+}
+
+#[test]
+fn a_call_that_comes_back_from_its_overflow_target_is_not_sent_there_again() {
+    // The voicemail sends what it does not know on to another number of ours, and that is full as well.
+    let sales = "[[service]]\nname = \"sales\"\nkind = \"queue\"\nnumbers = [\"200\"]\npool = \"ivr\"\ntarget = \"pbx\"\n\
+                 overflow = [{ route = \"voicemail\" }, { reject = 480 }]\n";
+    let mut world = World::new(&config(1, &format!("{}{sales}", menu("overflow = [{ route = \"voicemail\" }]"))));
+    world.answered("100");
+    world.deaf.push(at(VOICEMAIL));
+    world.invite("100");
+    world.run();
+    world.deaf.clear();
+    let sent = world.sent.iter().rev().find(|(to, _)| *to == at(VOICEMAIL)).expect("it overflows").1.clone();
+    let on = sent.replacen(&format!("INVITE sip:100@{VOICEMAIL}"), &format!("INVITE sip:200@{GATE}"), 1).replacen(
+        "Via:",
+        &format!("Via: SIP/2.0/UDP {VOICEMAIL};branch=z9hG4bKon\r\nVia:"),
+        1,
+    );
+    // What History-Info says is lost on the way.
+    let on: Vec<&str> = on.split("\r\n").filter(|line| !line.starts_with("History-Info")).collect();
+    world.raw(VOICEMAIL, on.join("\r\n").as_bytes());
+    assert!(!world.last_at(VOICEMAIL, "SIP/2.0 480").is_empty(), "{:?}", world.sent.last());
+    assert_eq!((world.proxy.counters().overflow_loops, world.reached(VOICEMAIL, "INVITE")), (1, 0));
+}
