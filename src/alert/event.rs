@@ -40,6 +40,10 @@ pub enum EventKind {
     TrunkLimit,
     /// A trunk that was at its limit has room again.
     TrunkLimitOver,
+    /// Calls of a trunk, or to a service, come faster than they may.
+    RateLimit,
+    /// None was refused for that for ten seconds.
+    RateLimitOver,
     /// As many calls of a service wait as may, and another came.
     QueueFull,
     /// The queue has room again.
@@ -96,12 +100,14 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
         Self::TrunkLimit,
         Self::TrunkLimitOver,
+        Self::RateLimit,
+        Self::RateLimitOver,
         Self::QueueFull,
         Self::QueueRecovered,
         Self::TargetDown,
@@ -138,6 +144,8 @@ impl EventKind {
             Self::PoolRecovered => "pool_recovered",
             Self::TrunkLimit => "trunk_limit",
             Self::TrunkLimitOver => "trunk_limit_over",
+            Self::RateLimit => "rate_limit",
+            Self::RateLimitOver => "rate_limit_over",
             Self::QueueFull => "queue_full",
             Self::QueueRecovered => "queue_recovered",
             Self::TargetDown => "target_down",
@@ -173,6 +181,7 @@ impl EventKind {
             Self::NameFailing
             | Self::TrunkLimit
             | Self::QueueFull
+            | Self::RateLimit
             | Self::CertificateExpiring
             | Self::ConnectionsRefused
             | Self::CallsSuspect
@@ -190,6 +199,7 @@ impl EventKind {
             Self::SinkRecovered
             | Self::TrunkLimitOver
             | Self::QueueRecovered
+            | Self::RateLimitOver
             | Self::ConnectionsAccepted
             | Self::CallsAlive
             | Self::TargetUp
@@ -214,6 +224,10 @@ impl EventKind {
             }
             Self::TrunkLimit => "a trunk has max_calls calls, and another one was refused",
             Self::TrunkLimitOver => "a trunk is below 70 % of max_calls again; says how many calls were refused",
+            Self::RateLimit => "calls come by a trunk, or to a service, faster than its rate allows; some are refused",
+            Self::RateLimitOver => {
+                "no call was refused for its trunk's or service's rate for ten seconds; says how many were"
+            }
             Self::QueueFull => {
                 "as many calls of a service wait as its plan's length allows; the next took the next step"
             }
@@ -265,10 +279,13 @@ impl EventKind {
                 "see whether the PBX knows them (sipweir calls); sipweir calls end frees what it does not"
             }
             Self::ConnectionsAccepted | Self::CallsAlive => "nothing",
+            Self::RateLimit => "see whether the calls are wanted; raise rate or burst if the PBX can take them",
             Self::QueueFull => "order more channels, or make the wait shorter: a longer queue only waits longer",
             Self::TargetDown => "see whether it runs and can be reached; sipweir targets shows all of them",
             Self::NameFailing => "see whether the name servers run, and whether the name is spelt as they know it",
-            Self::TrunkLimitOver | Self::QueueRecovered | Self::TargetUp | Self::NameResolved => "nothing",
+            Self::TrunkLimitOver | Self::RateLimitOver | Self::QueueRecovered | Self::TargetUp | Self::NameResolved => {
+                "nothing"
+            }
             Self::PoolRecovered | Self::OverloadOver | Self::LicenceInForce | Self::LicenceChanged => "nothing",
             Self::Overload => "find out who calls so much (sipweir_trunk_calls); give the node a faster core",
             Self::LicenceMissing | Self::ServiceUnlicensed => "sipweir licence status says what; order and install it",
@@ -291,6 +308,7 @@ impl EventKind {
             | Self::PoolExhausted
             | Self::TrunkLimit
             | Self::QueueFull
+            | Self::RateLimit
             | Self::ConnectionsRefused
             | Self::CallsSuspect
             | Self::TargetDown
@@ -302,6 +320,7 @@ impl EventKind {
             Self::PoolRecovered
             | Self::TrunkLimitOver
             | Self::QueueRecovered
+            | Self::RateLimitOver
             | Self::CertificateExpiring
             | Self::ConnectionsAccepted
             | Self::CallsAlive
@@ -327,6 +346,7 @@ impl EventKind {
             Self::PoolRecovered => &[Self::PoolNearFull, Self::PoolExhausted],
             Self::TrunkLimitOver => &[Self::TrunkLimit],
             Self::QueueRecovered => &[Self::QueueFull],
+            Self::RateLimitOver => &[Self::RateLimit],
             Self::ConnectionsAccepted => &[Self::ConnectionsRefused],
             Self::CallsAlive => &[Self::CallsSuspect],
             Self::TargetUp => &[Self::TargetDown],
@@ -340,6 +360,7 @@ impl EventKind {
             | Self::PoolExhausted
             | Self::TrunkLimit
             | Self::QueueFull
+            | Self::RateLimit
             | Self::ConnectionsRefused
             | Self::CallsSuspect
             | Self::TargetDown
@@ -414,6 +435,13 @@ impl fmt::Display for Event {
             EventKind::TrunkLimitOver => write!(
                 f,
                 "trunk {subject}: {in_use} of {capacity} calls again after {}.{} s; {refused} calls refused meanwhile",
+                lasted_ms / 1000,
+                lasted_ms % 1000 / 100,
+            ),
+            EventKind::RateLimit => write!(f, "{subject}: calls come faster than {capacity} a second"),
+            EventKind::RateLimitOver => write!(
+                f,
+                "{subject}: calls come slowly enough again after {}.{} s; {refused} calls refused meanwhile",
                 lasted_ms / 1000,
                 lasted_ms % 1000 / 100,
             ),

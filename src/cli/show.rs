@@ -214,7 +214,7 @@ fn print_catalogue(json: bool) {
         meaning: kind.meaning(),
         remedy: kind.remedy(),
     };
-    say_json(&EventKind::ALL.map(entry));
+    say_json(&EventKind::ALL.map(entry).as_slice());
 }
 
 impl Events {

@@ -14,6 +14,7 @@ use super::targets::{check_ways, read_targets};
 use super::{Cidr, Config, Limits, Pool, Problem, SessionRules, Trunk, UnknownSource};
 use crate::alert::Thresholds;
 use crate::pool::PoolSettings;
+use crate::pool::rate::RateSettings;
 use crate::sip::Host;
 use crate::transaction::timer::Lengths;
 
@@ -295,10 +296,32 @@ fn read_trunks(root: &mut Section, problems: &mut Problems) -> Vec<Trunk> {
         }
         let max_calls = section.number(problems, "max_calls", 0..=10_000_000);
         let relay = section.flag(problems, "relay").unwrap_or(false);
+        let rate = read_rate(&mut section, problems, ["rate", "burst"]);
+        let source_rate = read_rate(&mut section, problems, ["source_rate", "source_burst"]);
         section.finish(problems);
-        trunks.push(Trunk { name: name.into(), from, identities, max_calls, relay });
+        trunks.push(Trunk { name: name.into(), from, identities, max_calls, rate, source_rate, relay });
     }
     trunks
+}
+
+/// `rate = 20`, `burst = 40`: new calls a second, and how many at once after a pause; `resume_percent` belongs to all of a section.
+pub(super) fn read_rate(
+    section: &mut Section,
+    problems: &mut Problems,
+    [rate, burst]: [&'static str; 2],
+) -> Option<RateSettings> {
+    let (of_rate, of_burst) =
+        (section.number(problems, rate, 1..=100_000), section.number(problems, burst, 1..=1_000_000));
+    let resume_percent = section.number(problems, "resume_percent", 0..=100).unwrap_or(0);
+    if of_rate.is_none() && of_burst.is_some() {
+        problems.add(
+            section.key(burst),
+            format!("says nothing without {rate}"),
+            format!("write {rate} = 20, or remove it"),
+        );
+    }
+    // What comes in a second may come at once.
+    of_rate.map(|rate| RateSettings { rate, burst: of_burst.unwrap_or(rate), resume_percent })
 }
 
 /// `tls = ["carrier.example.net"]`: the SIP domains one of which the trunk's certificate must name.

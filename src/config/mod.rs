@@ -19,6 +19,7 @@ pub use licences::{Issuer, Licensed, Licensing};
 pub use plan::{Step, Wait, WaitRules};
 pub use sinks::{Mail, MailTls, Secret, Sink, SinkKind, SyslogTransport, Template};
 
+use crate::pool::rate::RateSettings;
 use crate::pool::{PoolSettings, Refusal, ServiceSettings, Settings, TrunkSettings};
 use crate::sip::Transport;
 use crate::transaction::timer::Lengths;
@@ -106,6 +107,10 @@ pub struct Trunk {
     pub identities: Vec<Box<str>>,
     /// Most calls at a time.
     pub max_calls: Option<u32>,
+    /// New calls a second, in all and of each address.
+    pub rate: Option<RateSettings>,
+    /// The same for each address (IPv6 /64).
+    pub source_rate: Option<RateSettings>,
     /// Whether it may send requests to hosts that are not ours.
     pub relay: bool,
 }
@@ -283,6 +288,8 @@ pub struct Service {
     pub overflow_is_default: bool,
     /// Most calls at a time.
     pub limit: Option<u32>,
+    /// New calls a second.
+    pub rate: Option<RateSettings>,
     /// Channels kept for it.
     pub reserve: u32,
     /// The longest a call may take; it is ended after that.
@@ -393,13 +400,14 @@ impl Config {
                     name: service.name.clone(),
                     pool: service.pool.clone(),
                     limit: service.limit,
+                    rate: service.rate,
                     reserve: service.reserve,
                 })
                 .collect(),
             trunks: self
                 .trunks
                 .iter()
-                .map(|trunk| TrunkSettings { name: trunk.name.clone(), max_calls: trunk.max_calls })
+                .map(|trunk| TrunkSettings { name: trunk.name.clone(), max_calls: trunk.max_calls, rate: trunk.rate })
                 .collect(),
             calls_max: self.limits.calls,
             wanted: licences::wanted(&self.pools, &self.services),

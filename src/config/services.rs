@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::check::{names, position, read_name, sections_bounded};
+use super::check::{names, position, read_name, read_rate, sections_bounded};
 use super::file::{Problems, Section};
 use super::licences::read_needs;
 use super::plan::{Step, default_reject, read_overflow};
@@ -99,6 +99,7 @@ pub(super) fn read_services(
                 "remove the step, or give the service a pool or a limit",
             );
         }
+        let rate = read_rate(&mut section, problems, ["rate", "burst"]);
         let ask_s = section.number(problems, "ask_s", 10..=86_400).unwrap_or(0);
         let longest = section
             .number(problems, "longest_call_s", 1..=604_800)
@@ -117,6 +118,7 @@ pub(super) fn read_services(
             overflow_is_default: is_default,
             overflow,
             limit,
+            rate,
             reserve,
             longest_call: longest,
             ask_s,

@@ -1,8 +1,10 @@
 //! What the gate tells the operators: pools that fill, trunks at their limit.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::{Pool, Service, Trunk};
+use super::rate::{Bucket, RateSettings};
+use super::{Gate, Pool, Refusal, Service, ServiceId, State, Trunk, TrunkId};
 use crate::alert::{Event, EventKind};
 use crate::time::Instant;
 
@@ -53,6 +55,61 @@ impl Pool {
             self.refused = Refused::default();
         }
         event
+    }
+}
+
+impl Gate {
+    /// So many calls of the service wait for a channel.
+    pub fn set_waiting(&self, now: Instant, service: ServiceId, waiting: u32, events: &mut Vec<Event>) {
+        let service = &mut self.lock().services[usize::from(service.0)];
+        service.waiting = waiting;
+        events.extend(service.look_at_queue(now));
+    }
+
+    /// A call of the service found its queue full.
+    pub fn queue_refuses(&self, now: Instant, service: ServiceId, length: u32, events: &mut Vec<Event>) {
+        events.extend(self.lock().services[usize::from(service.0)].queue_refuses(now, length));
+    }
+
+    /// A new call comes by a trunk to a service, perhaps: whether both take calls as fast as they come. It counts in both or in
+    /// neither.
+    pub fn pace(
+        &self,
+        now: Instant,
+        trunk: TrunkId,
+        service: Option<ServiceId>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Refusal> {
+        let State { trunks, services, .. } = &mut *self.lock();
+        let trunk = &mut trunks[usize::from(trunk.0)];
+        let (settings, of_trunk) = (&trunk.settings, &mut trunk.pace);
+        if let Some(rate) = &settings.rate
+            && !of_trunk.fits(now, rate)
+        {
+            events.extend(of_trunk.refuse(now, "trunk", &settings.name, rate));
+            return Err(Refusal::TrunkRate);
+        }
+        if let Some(service) = service.map(|id| &mut services[usize::from(id.0)])
+            && let Some(rate) = &service.settings.rate
+        {
+            if !service.pace.fits(now, rate) {
+                service.refused += 1;
+                events.extend(service.pace.refuse(now, "service", &service.settings.name, rate));
+                return Err(Refusal::ServiceRate);
+            }
+            service.pace.take(now, rate);
+        }
+        if let Some(rate) = &settings.rate {
+            of_trunk.take(now, rate);
+        }
+        Ok(())
+    }
+
+    /// Looks, once a second, whether what was refused for its pace is calm again.
+    pub fn look_at_paces(&self, now: Instant, events: &mut Vec<Event>) {
+        let State { trunks, services, .. } = &mut *self.lock();
+        events.extend(trunks.iter_mut().filter_map(|it| it.pace.calm(now, "trunk", &it.settings.name)));
+        events.extend(services.iter_mut().filter_map(|it| it.pace.calm(now, "service", &it.settings.name)));
     }
 }
 
@@ -124,6 +181,50 @@ impl Service {
             refused,
             lasted_ms: u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX),
             ..Event::about(EventKind::QueueRecovered, now, &self.settings.name)
+        })
+    }
+}
+
+/// Without a refusal for so long, a pace is calm again.
+const CALM: Duration = Duration::from_secs(10);
+
+/// New calls a second: where the limit stands, and the condition it is in.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    bucket: Bucket,
+    at_limit: Option<AtLimit>,
+    last: Instant,
+}
+
+impl Pace {
+    pub(super) fn fits(&mut self, now: Instant, rate: &RateSettings) -> bool {
+        self.bucket.fits(now, rate)
+    }
+
+    pub(super) fn take(&mut self, now: Instant, rate: &RateSettings) {
+        self.bucket.take(now, rate);
+    }
+
+    /// A call came too fast.
+    pub(super) fn refuse(&mut self, now: Instant, what: &str, name: &str, rate: &RateSettings) -> Option<Event> {
+        self.last = now;
+        let at_limit = self.at_limit.get_or_insert(AtLimit { since: now, refused: 0 });
+        at_limit.refused += 1;
+        (at_limit.refused == 1).then(|| Event {
+            capacity: rate.rate,
+            refused: 1,
+            ..Event::about(EventKind::RateLimit, now, &format!("{what} {name}"))
+        })
+    }
+
+    /// Nobody was refused for a while.
+    pub(super) fn calm(&mut self, now: Instant, what: &str, name: &str) -> Option<Event> {
+        let last = self.last;
+        let AtLimit { since, refused } = self.at_limit.take_if(|_| now - last >= CALM)?;
+        Some(Event {
+            refused,
+            lasted_ms: u64::try_from((last - since).as_millis()).unwrap_or(u64::MAX),
+            ..Event::about(EventKind::RateLimitOver, now, &format!("{what} {name}"))
         })
     }
 }

@@ -15,6 +15,7 @@
 pub mod channel;
 mod conditions;
 mod licensed;
+pub mod rate;
 pub mod refusal;
 pub mod slot;
 mod view;
@@ -29,6 +30,7 @@ pub use view::{PoolView, ServiceView, TrunkView, View};
 use crate::alert::{Event, PoolWatch, Thresholds};
 use crate::licence::{Standing, Wanted};
 use crate::time::Instant;
+use rate::RateSettings;
 
 /// A pool's place in the gate; stays the same over reloads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -62,6 +64,8 @@ pub struct ServiceSettings {
     pub limit: Option<u32>,
     /// Channels of the pool kept for it.
     pub reserve: u32,
+    /// New calls a second.
+    pub rate: Option<RateSettings>,
 }
 
 /// What the configuration says of a trunk.
@@ -71,6 +75,8 @@ pub struct TrunkSettings {
     pub name: Box<str>,
     /// Most calls at a time.
     pub max_calls: Option<u32>,
+    /// New calls a second.
+    pub rate: Option<RateSettings>,
 }
 
 /// Everything the gate is told by a configuration.
@@ -127,6 +133,7 @@ struct Service {
     /// Calls of it that wait for a channel.
     waiting: u32,
     queue_full: Option<conditions::QueueFull>,
+    pace: conditions::Pace,
 }
 
 #[derive(Debug)]
@@ -134,6 +141,7 @@ struct Trunk {
     settings: TrunkSettings,
     calls: u32,
     at_limit: Option<conditions::AtLimit>,
+    pace: conditions::Pace,
 }
 
 #[derive(Debug, Default)]
@@ -234,6 +242,7 @@ impl Gate {
                     unlicensed: None,
                     waiting: 0,
                     queue_full: None,
+                    pace: conditions::Pace::default(),
                 }),
             }
         }
@@ -248,7 +257,12 @@ impl Gate {
         for new in &settings.trunks {
             match state.trunks.iter_mut().find(|trunk| trunk.settings.name == new.name) {
                 Some(trunk) => trunk.settings = new.clone(),
-                None => state.trunks.push(Trunk { settings: new.clone(), calls: 0, at_limit: None }),
+                None => state.trunks.push(Trunk {
+                    settings: new.clone(),
+                    calls: 0,
+                    at_limit: None,
+                    pace: conditions::Pace::default(),
+                }),
             }
         }
         events.extend(state.trunks.iter_mut().filter_map(|trunk| trunk.look(now)));
@@ -313,18 +327,6 @@ impl Gate {
     /// How often something was given back, or grew.
     pub fn given_back(&self) -> u64 {
         self.lock().given_back
-    }
-
-    /// So many calls of the service wait for a channel.
-    pub fn set_waiting(&self, now: Instant, service: ServiceId, waiting: u32, events: &mut Vec<Event>) {
-        let service = &mut self.lock().services[usize::from(service.0)];
-        service.waiting = waiting;
-        events.extend(service.look_at_queue(now));
-    }
-
-    /// A call of the service found its queue full.
-    pub fn queue_refuses(&self, now: Instant, service: ServiceId, length: u32, events: &mut Vec<Event>) {
-        events.extend(self.lock().services[usize::from(service.0)].queue_refuses(now, length));
     }
 
     /// Takes a place in the trunk alone: for a call that overflows, or a spiral that holds its channel already.
@@ -546,9 +548,10 @@ mod tests {
                     pool: Some("p".into()),
                     limit: *limit,
                     reserve: *reserve,
+                    rate: None,
                 })
                 .collect(),
-            trunks: vec![TrunkSettings { name: "t".into(), max_calls: None }],
+            trunks: vec![TrunkSettings { name: "t".into(), max_calls: None, rate: None }],
             calls_max: 1000,
             wanted: Wanted::default(),
         }

@@ -10,12 +10,18 @@ pub enum Refusal {
     UnknownTrunk,
     /// The node has more work than time.
     Overload,
+    /// The address has sent as many calls lately as it may (`source_rate` of its trunk).
+    SourceRate,
+    /// The trunk has sent as many calls lately as it may (`rate`).
+    TrunkRate,
     /// The node holds as many calls as it may (`limits.calls`).
     NodeFull,
     /// The trunk has as many calls as it may (`max_calls`).
     TrunkFull,
     /// No service has the called number.
     UnknownService,
+    /// The service has had as many calls lately as it may (`rate`).
+    ServiceRate,
     /// A licence the service needs is missing or not in force.
     Unlicensed,
     /// The service has as many calls as it may (`limit`).
@@ -28,12 +34,15 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in order of precedence.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::UnknownTrunk,
         Self::Overload,
+        Self::SourceRate,
+        Self::TrunkRate,
         Self::NodeFull,
         Self::TrunkFull,
         Self::UnknownService,
+        Self::ServiceRate,
         Self::Unlicensed,
         Self::ServiceFull,
         Self::PoolFull,
@@ -45,6 +54,9 @@ impl Refusal {
         match self {
             Self::UnknownTrunk => "unknown_trunk",
             Self::Overload => "overload",
+            Self::SourceRate => "source_rate",
+            Self::TrunkRate => "trunk_rate",
+            Self::ServiceRate => "service_rate",
             Self::NodeFull => "node_full",
             Self::TrunkFull => "trunk_full",
             Self::UnknownService => "unknown_service",
@@ -63,7 +75,7 @@ impl Refusal {
             Self::Overload | Self::NodeFull => 503,
             Self::UnknownService => 404,
             Self::TrunkFull | Self::ServiceFull | Self::PoolFull => 486,
-            Self::Unlicensed | Self::TargetFailed => 480,
+            Self::SourceRate | Self::TrunkRate | Self::ServiceRate | Self::Unlicensed | Self::TargetFailed => 480,
         }
     }
 
@@ -73,7 +85,7 @@ impl Refusal {
     pub const fn cause(self) -> u8 {
         match self {
             Self::UnknownTrunk => 21,
-            Self::Overload | Self::NodeFull => 42,
+            Self::Overload | Self::NodeFull | Self::SourceRate | Self::TrunkRate | Self::ServiceRate => 42,
             Self::UnknownService => 1,
             Self::TrunkFull | Self::ServiceFull | Self::PoolFull => 34,
             Self::Unlicensed => 50,
@@ -83,7 +95,7 @@ impl Refusal {
 
     /// Whether the called service's overflow plan is taken.
     pub const fn takes_plan(self) -> bool {
-        matches!(self, Self::Unlicensed | Self::ServiceFull | Self::PoolFull | Self::TargetFailed)
+        matches!(self, Self::ServiceRate | Self::Unlicensed | Self::ServiceFull | Self::PoolFull | Self::TargetFailed)
     }
 }
 
@@ -92,6 +104,9 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::UnknownTrunk => "the source address belongs to no trunk",
             Self::Overload => "the node has more work than time",
+            Self::SourceRate => "the source sends calls faster than its trunk's source_rate allows",
+            Self::TrunkRate => "the trunk sends calls faster than its rate allows",
+            Self::ServiceRate => "the service gets calls faster than its rate allows",
             Self::NodeFull => "the node holds as many calls as limits.calls allows",
             Self::TrunkFull => "the trunk has as many calls as its max_calls allows",
             Self::UnknownService => "no service has the called number",

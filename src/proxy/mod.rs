@@ -39,6 +39,7 @@ use crate::alert::Event;
 use crate::config::Config;
 use crate::metrics::{Counters, Direction, Drop, EndReason, WaitEnd};
 use crate::outbox::{DomainId, ListenerId, Outbox};
+use crate::pool::rate::Sources;
 use crate::pool::{Gate, PoolId, Refusal, ServiceId, SlotId, Slots};
 use crate::route::Router;
 use crate::sip::{Fault, Message, Method};
@@ -208,6 +209,8 @@ pub struct Proxy {
     /// Calls that give no sign of life, longest first.
     suspects: VecDeque<Key>,
     waiting: Waiting,
+    /// How fast each source calls.
+    sources: Sources,
     /// The trunk whose certificate the sender of the message at hand has shown.
     certified: Option<usize>,
     /// Whom the certificate of that connection must name when it is opened again.
@@ -265,6 +268,7 @@ impl Proxy {
             large: large::Large::default(),
             suspects: VecDeque::new(),
             waiting: Waiting::default(),
+            sources: Sources::default(),
             certified: None,
             shown: DomainId::NONE,
         };

@@ -85,9 +85,12 @@ impl Proxy {
             // A call that replaces one on this pool takes over its channel: none is needed.
             let pools = pool.into_iter().chain(lenders.iter().copied());
             replaces = pools.filter(|_| known.is_none()).find_map(|pool| self.replaced(incoming.message, pool));
-            let mut decision = match replaces {
-                Some(_) => self.gate.admit_to_trunk(ask.trunk, false),
-                None => self.gate.admit_or_borrow(now, ask, lenders, &mut self.events),
+            let pace =
+                if known.is_none() { self.pace(now, router, incoming.origin.0, trunk, Some(service)) } else { Ok(()) };
+            let mut decision = match (pace, replaces) {
+                (Err(refusal), _) => Err(refusal),
+                (Ok(()), Some(_)) => self.gate.admit_to_trunk(ask.trunk, false),
+                (Ok(()), None) => self.gate.admit_or_borrow(now, ask, lenders, &mut self.events),
             };
             // A call that gives no sign of life gives way to one that does.
             if let (Err(Refusal::PoolFull), Some(pool)) = (&decision, pool)

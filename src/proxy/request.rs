@@ -172,6 +172,29 @@ impl Proxy {
         hop
     }
 
+    /// Whether a new call comes slowly enough for its source, its trunk and its service.
+    pub(super) fn pace(
+        &mut self,
+        now: Instant,
+        router: &Router,
+        source: SocketAddr,
+        trunk: usize,
+        service: Option<usize>,
+    ) -> Result<(), Refusal> {
+        let settings = &router.config.trunks[trunk];
+        let of_service = service.and_then(|service| router.config.services[service].rate);
+        if settings.source_rate.is_none() && settings.rate.is_none() && of_service.is_none() {
+            return Ok(());
+        }
+        let id = router.trunk_id(trunk);
+        if let Some(rate) = &settings.source_rate
+            && !self.sources.admit(now, (id.0, source.ip()), rate)
+        {
+            return Err(Refusal::SourceRate);
+        }
+        self.gate.pace(now, id, service.map(|service| router.service_id(service)), &mut self.events)
+    }
+
     pub(super) fn is_known(&self, source: SocketAddr) -> bool {
         self.trunk_of(source).is_some() || self.router.is_target(source.ip())
     }
@@ -542,7 +565,8 @@ impl Proxy {
         };
         let mut key = Key::NONE;
         if method == Method::Invite {
-            match self.gate.admit_to_trunk(router.trunk_id(trunk), false) {
+            let pace = self.pace(now, router, origin.0, trunk, None);
+            match pace.and_then(|()| self.gate.admit_to_trunk(router.trunk_id(trunk), false)) {
                 Ok(channel) => {
                     let longest = (router.config.longest_call, 0);
                     key = self.begin_call(

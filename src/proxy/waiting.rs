@@ -222,9 +222,15 @@ impl Proxy {
         server.is_some_and(|server| server.context.plan.as_ref().is_some_and(|plan| plan.waiting.is_some()))
     }
 
-    /// Lets in those who wait, as far as there is room. It happens by itself after every input and timer; the shell calls it
-    /// besides, since another hand may have made room (a licence that came into force).
-    pub fn wake(&mut self, now: Instant) {
+    /// Once a second: what nothing else would bring about. Another hand may have made room (a licence that came into force), and
+    /// calls that came too fast may come no more.
+    pub fn tick(&mut self, now: Instant) {
+        self.gate.look_at_paces(now, &mut self.events);
+        self.wake(now);
+    }
+
+    /// Lets in those who wait, as far as there is room. It happens by itself after every input and timer.
+    pub(super) fn wake(&mut self, now: Instant) {
         if self.waiting.is_empty() {
             return;
         }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Router;
 use crate::config::{Config, Service, Step, Target};
+use crate::pool::rate::RateSettings;
 use crate::pool::{Ask, Gate, Refusal, View};
 
 /// The answer: a verdict and the reasons that led to it, in order.
@@ -39,6 +40,9 @@ pub fn explain(
         Some(max) => format!("trunk {trunk}: {} of {max} calls in progress", trunk_view.calls),
         None => format!("trunk {trunk}: {} calls in progress, no limit", trunk_view.calls),
     }];
+    let rates = &config.trunks[at];
+    steps.extend(rates.rate.map(|rate| format!("trunk {trunk}: {}", says(&rate))));
+    steps.extend(rates.source_rate.map(|rate| format!("each address of trunk {trunk}: {}", says(&rate))));
     let refuse = |refusal: Refusal, service, mut steps: Vec<String>| {
         steps.push(format!("refused: {refusal}; answer {}", refusal.status()));
         Explanation { verdict: "refuse", service, refusal: Some(refusal.label()), steps }
@@ -57,6 +61,7 @@ pub fn explain(
             format!("service {} has number {number}: {} calls in progress, no limit", service.name, service_view.calls)
         }
     });
+    steps.extend(service.rate.map(|rate| format!("service {}: {}", service.name, says(&rate))));
     if let Some(pool) = router.pool_id(at_service) {
         let pool = &view.pools[usize::from(pool.0)];
         let kept = if pool.set_aside > 0 {
@@ -106,6 +111,10 @@ pub fn explain(
     let name_of = if is_unlicensed { "unlicensed plan" } else { "overflow plan" };
     steps.push(format!("{name_of}: {}", plan(router, &view, at_service, Some(refusal))));
     Some(Explanation { verdict: "overflow", service: name, refusal: Some(refusal.label()), steps })
+}
+
+fn says(rate: &RateSettings) -> String {
+    format!("at most {} new calls a second, {} at once", rate.rate, rate.burst)
 }
 
 /// What happens to the call once it is there: who ends it, what frees its channel before that.

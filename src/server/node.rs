@@ -84,7 +84,7 @@ impl Node {
             config: ArcSwap::new(config),
             events: Mutex::default(),
             events_seen: AtomicU64::new(0),
-            event_counts: Default::default(),
+            event_counts: std::array::from_fn(|_| AtomicU64::default()),
             sinks: AllCounts::default(),
             to_sinks,
             ready: AtomicBool::new(false),

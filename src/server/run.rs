@@ -148,8 +148,7 @@ impl Shard {
                     });
                 }
                 node.slots.shrink();
-                // A licence may have come into force.
-                proxy.wake(now);
+                proxy.tick(now);
             }
         }
     }

@@ -1,7 +1,9 @@
 //! What each source of connections takes: how many, and the octets kept for them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use crate::pool::rate::source_of;
 
 /// One source has at most one part in so many of the octets.
 const PARTS: usize = 8;
@@ -52,14 +54,6 @@ impl Shares {
         });
         // What shrinks is never the culprit.
         after <= before || (is_modest && self.octets <= most)
-    }
-}
-
-/// Whose connections count together: one address, or the block of IPv6 one customer has.
-fn source_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -18,6 +18,7 @@ mod names;
 mod overflow;
 mod overload;
 mod peers;
+mod rates;
 mod rules;
 mod targets;
 mod threads;

@@ -322,6 +322,39 @@ fn explain_says_what_happens_to_a_call_once_it_is_admitted() {
 }
 
 #[test]
+fn check_and_explain_know_rates() {
+    let folder = Folder::new();
+    let with = |trunk: &str, service: &str| {
+        config(1, [5060, 8060, 5080, 5090], service).replacen(
+            "name = \"carrier\"\n",
+            &format!("name = \"carrier\"\n{trunk}\n"),
+            1,
+        )
+    };
+    let path = folder.write("sipweir.toml", &with("rate = 20\nburst = 50\nsource_rate = 2", "rate = 7"));
+    let output = run(&["explain", "carrier", "100", "--config", path.to_str().expect("UTF-8")]);
+    let lines = text(&output.stdout);
+    for part in [
+        "trunk carrier: at most 20 new calls a second, 50 at once",
+        "each address of trunk carrier: at most 2 new calls a second, 2 at once",
+        "service menu: at most 7 new calls a second, 7 at once",
+    ] {
+        assert!(lines.contains(part), "{part}: {lines}{}", text(&output.stderr));
+    }
+    for (trunk, service, problem) in [
+        ("rate = 0", "", "trunk[0].rate"),
+        ("burst = 9", "", "trunk[0].burst: says nothing without rate"),
+        ("source_burst = 9", "", "says nothing without source_rate"),
+        ("", "rate = 5\nresume_percent = 101", "service[0].resume_percent"),
+    ] {
+        let path = folder.write("wrong.toml", &with(trunk, service));
+        let output = run(&["check", "--config", path.to_str().expect("UTF-8")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(problem), "{trunk} {service}: {said}");
+    }
+}
+
+#[test]
 fn check_names_every_way_to_wait_wrongly_and_explain_says_how_a_call_would_wait() {
     let gate = Gate::start_with(|ports, _| {
         config(0, ports, "overflow = [{ wait = 30, length = 5, expected_s = 20 }, { route = \"voicemail\" }]")

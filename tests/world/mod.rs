@@ -285,8 +285,7 @@ impl World {
     pub fn license(&mut self, standing: Standing) {
         let now = self.now;
         self.gate.license(standing, now, &mut self.events);
-        self.proxy.wake(now);
-        self.drain();
+        self.tick();
     }
 
     /// Channels of pool `ivr` in use.
@@ -322,6 +321,12 @@ impl World {
 
     pub fn event_labels(&self) -> Vec<&'static str> {
         self.events.iter().map(|event| event.kind.label()).collect()
+    }
+
+    /// What the shell does once a second.
+    pub fn tick(&mut self) {
+        self.proxy.tick(self.now);
+        self.drain();
     }
 
     /// The operator's wish.
