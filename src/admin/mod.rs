@@ -91,6 +91,7 @@ fn routes(admin: Arc<Admin>) -> Router {
         .route("/api/v1/targets", get(targets))
         .route("/api/v1/targets/{name}/drain", post(drain))
         .route("/api/v1/calls", get(calls))
+        .route("/api/v1/calls/{slot}", get(story))
         .route("/api/v1/calls/{slot}/end", post(async |state, path| end(state, path, false)))
         .route("/api/v1/calls/{slot}/release", post(async |state, path| end(state, path, true)))
         .route("/api/v1/events", get(events))
@@ -104,7 +105,7 @@ async fn index() -> &'static str {
     "sipweir\n\n/metrics         Prometheus text\n/healthz         200 while the process lives\n/readyz          200 while it takes calls\n\
      /api/v1/pools    pools, services and trunks\n/api/v1/targets  addresses of targets, and which of them live\n\
      /api/v1/targets/NAME/drain  POST: no new calls to a URI of it (?uri= &on=true|false)\n/api/v1/calls    calls in progress (?pool= &service= &trunk= &limit=)\n\
-     /api/v1/calls/SLOT/end      POST: end a call\n     /api/v1/calls/SLOT/release  POST: give a call's channel back, the call goes on\n     /api/v1/events   the last events\n/api/v1/explain  what would happen to a call (?trunk= &number=)\n\
+     /api/v1/calls/SLOT          why a call is there and holds what it holds\n     /api/v1/calls/SLOT/end      POST: end a call\n     /api/v1/calls/SLOT/release  POST: give a call's channel back, the call goes on\n     /api/v1/events   the last events\n/api/v1/explain  what would happen to a call (?trunk= &number=)\n\
      /api/v1/sinks/NAME/test  POST: send a test to a sink\n\
      /api/v1/reload   POST: read the configuration again\n"
 }
@@ -174,6 +175,14 @@ fn end(State(admin): State<Arc<Admin>>, Path(slot): Path<u64>, keeps_call: bool)
     }
     match admin.handle.end_call(slot, keeps_call) {
         Ok(()) => Json(serde_json::json!({ "slot": slot })).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    }
+}
+
+async fn story(State(admin): State<Arc<Admin>>, Path(slot): Path<u64>) -> Response {
+    match admin.handle.story(slot).await {
+        Ok(Some(story)) => Json(story).into_response(),
+        Ok(None) => (StatusCode::NOT_FOUND, Json(Problem::no_call(slot))).into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }
 }

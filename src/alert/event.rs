@@ -92,6 +92,10 @@ pub enum EventKind {
     CallsSuspect,
     /// No call is suspect any more.
     CallsAlive,
+    /// What is counted is not what calls hold.
+    CountDrift,
+    /// It is again.
+    CountRight,
     /// A new configuration is in force.
     ConfigReloaded,
     /// A new configuration was refused; the old one stays in force.
@@ -100,7 +104,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
@@ -132,6 +136,8 @@ impl EventKind {
         Self::ConnectionsAccepted,
         Self::CallsSuspect,
         Self::CallsAlive,
+        Self::CountDrift,
+        Self::CountRight,
         Self::ConfigReloaded,
         Self::ConfigRefused,
     ];
@@ -170,6 +176,8 @@ impl EventKind {
             Self::ConnectionsAccepted => "connections_accepted",
             Self::CallsSuspect => "calls_suspect",
             Self::CallsAlive => "calls_alive",
+            Self::CountDrift => "count_drift",
+            Self::CountRight => "count_right",
             Self::ConfigReloaded => "config_reloaded",
             Self::ConfigRefused => "config_refused",
         }
@@ -191,6 +199,7 @@ impl EventKind {
             | Self::LicenceClock => Severity::Warning,
             Self::PoolExhausted
             | Self::TargetDown
+            | Self::CountDrift
             | Self::Overload
             | Self::ConfigRefused
             | Self::LicenceMissing
@@ -202,6 +211,7 @@ impl EventKind {
             | Self::RateLimitOver
             | Self::ConnectionsAccepted
             | Self::CallsAlive
+            | Self::CountRight
             | Self::TargetUp
             | Self::NameResolved
             | Self::PoolRecovered
@@ -258,6 +268,10 @@ impl EventKind {
             Self::ConnectionsAccepted => "no connection was refused for a minute; says how many were",
             Self::CallsSuspect => "calls give no sign of life; they make room when their pool is full",
             Self::CallsAlive => "no call is suspect any more",
+            Self::CountDrift => {
+                "what is counted is not what calls hold, which is a fault of sipweir; says what differs"
+            }
+            Self::CountRight => "what is counted is what calls hold again",
             Self::ConfigReloaded => "a new configuration is in force; calls in progress went on",
             Self::ConfigRefused => "a new configuration has problems; the old one stays in force",
         }
@@ -278,7 +292,10 @@ impl EventKind {
             Self::CallsSuspect => {
                 "see whether the PBX knows them (sipweir calls); sipweir calls end frees what it does not"
             }
-            Self::ConnectionsAccepted | Self::CallsAlive => "nothing",
+            Self::CountDrift => {
+                "report it with the log; sipweir calls explain says what a call holds; a restart counts anew"
+            }
+            Self::ConnectionsAccepted | Self::CallsAlive | Self::CountRight => "nothing",
             Self::RateLimit => "see whether the calls are wanted; raise rate or burst if the PBX can take them",
             Self::QueueFull => "order more channels, or make the wait shorter: a longer queue only waits longer",
             Self::TargetDown => "see whether it runs and can be reached; sipweir targets shows all of them",
@@ -311,6 +328,7 @@ impl EventKind {
             | Self::RateLimit
             | Self::ConnectionsRefused
             | Self::CallsSuspect
+            | Self::CountDrift
             | Self::TargetDown
             | Self::NameFailing
             | Self::Overload
@@ -324,6 +342,7 @@ impl EventKind {
             | Self::CertificateExpiring
             | Self::ConnectionsAccepted
             | Self::CallsAlive
+            | Self::CountRight
             | Self::TargetUp
             | Self::NameResolved
             | Self::OverloadOver
@@ -349,6 +368,7 @@ impl EventKind {
             Self::RateLimitOver => &[Self::RateLimit],
             Self::ConnectionsAccepted => &[Self::ConnectionsRefused],
             Self::CallsAlive => &[Self::CallsSuspect],
+            Self::CountRight => &[Self::CountDrift],
             Self::TargetUp => &[Self::TargetDown],
             Self::NameResolved => &[Self::NameFailing],
             Self::OverloadOver => &[Self::Overload],
@@ -363,6 +383,7 @@ impl EventKind {
             | Self::RateLimit
             | Self::ConnectionsRefused
             | Self::CallsSuspect
+            | Self::CountDrift
             | Self::TargetDown
             | Self::NameFailing
             | Self::Overload
@@ -495,6 +516,8 @@ impl fmt::Display for Event {
             ),
             EventKind::CallsSuspect => write!(f, "{subject}: {in_use} calls give no sign of life"),
             EventKind::CallsAlive => write!(f, "{subject}: no call is suspect any more after {} s", lasted_ms / 1000),
+            EventKind::CountDrift => write!(f, "the count is wrong: {detail}"),
+            EventKind::CountRight => write!(f, "the count is right again after {} s", lasted_ms / 1000),
             EventKind::ConfigReloaded => write!(f, "configuration reloaded: {subject}"),
             EventKind::ConfigRefused => write!(f, "configuration refused, the old one stays in force: {subject}"),
         }

@@ -8,6 +8,7 @@ use super::{say, say_json};
 use crate::admin::view::{CallsView, View};
 use crate::alert::EventKind;
 use crate::exit::ExitError;
+use crate::proxy::Story;
 
 /// Show the pools, services and trunks of a running node
 #[derive(Args)]
@@ -75,6 +76,8 @@ pub(super) struct Calls {
 enum CallsCommand {
     /// End calls: BYE to both sides, CANCEL while it rings; each is counted until the PBX has let go
     End(CallsEnd),
+    /// Say why calls are there, what they hold and when they were heard last
+    Explain(CallsEnd),
     /// Give the channels of calls back that the PBX has transferred away; the calls go on
     Release(CallsEnd),
 }
@@ -89,6 +92,19 @@ struct CallsEnd {
 }
 
 impl CallsEnd {
+    fn explain(self) -> Result<(), ExitError> {
+        for slot in self.slots {
+            let story: Story = self.node.get(&format!("/api/v1/calls/{slot}"), &[])?;
+            if self.node.json {
+                say_json(&story);
+                continue;
+            }
+            let (age, heard) = (story.age_s, story.heard_s);
+            say(format_args!("call {slot}: {age} s old, heard {heard} s ago\n  {}", story.lines.join("\n  ")));
+        }
+        Ok(())
+    }
+
     fn run(self, verb: &str, done: &str) -> Result<(), ExitError> {
         for slot in self.slots {
             let answer: serde_json::Value = self.node.post(&format!("/api/v1/calls/{slot}/{verb}"))?;
@@ -106,6 +122,7 @@ impl Calls {
     pub(super) fn run(self) -> Result<(), ExitError> {
         match self.command {
             Some(CallsCommand::End(end)) => return end.run("end", "is being ended"),
+            Some(CallsCommand::Explain(these)) => return these.explain(),
             Some(CallsCommand::Release(end)) => return end.run("release", "holds no channel any more"),
             None => {}
         }

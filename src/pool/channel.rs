@@ -48,6 +48,11 @@ impl Channel {
         (self.service, self.pool, self.held, self.is_lent) = (share.service, share.pool, share.held, share.is_lent);
     }
 
+    /// Whether it counts in its trunk.
+    pub fn is_in_trunk(&self) -> bool {
+        self.in_trunk
+    }
+
     /// Whether its pool is not that of its service.
     pub fn is_lent(&self) -> bool {
         self.is_lent

@@ -84,6 +84,11 @@ impl Dialogs {
         self.forks.as_ref().is_some_and(|forks| forks.is_beyond) || self.known().any(|dialog| !dialog.ended)
     }
 
+    /// How many are up.
+    pub(super) fn count(&self) -> usize {
+        self.known().filter(|dialog| !dialog.ended).count()
+    }
+
     /// Whether the dialog with this tag is up.
     pub(super) fn is_up_with(&self, tag: u32) -> bool {
         self.known().any(|dialog| dialog.tag == tag && !dialog.ended)
@@ -126,6 +131,8 @@ pub(super) struct Call {
     pub(super) since: Instant,
     /// The longest it may take, in seconds.
     pub(super) longest_s: u32,
+    /// When a sign of life came last, in seconds of the core's time.
+    heard_s: u32,
     /// How often the callee is asked whether it still knows the call, in seconds; 0: never.
     pub(super) ask_s: u32,
     /// When the longest call, or the wait for the ACK, is over.
@@ -260,6 +267,7 @@ impl Call {
             timer: Timer::NONE,
             since: now,
             longest_s: u32::try_from(longest.as_secs()).unwrap_or(u32::MAX),
+            heard_s: seconds(now),
             ask_s,
             until: now + longest,
             lease: Instant::ZERO,
@@ -282,8 +290,14 @@ impl Call {
         self.rare.get_or_insert_default()
     }
 
+    /// When a sign of life came last.
+    pub(super) fn heard(&self) -> Instant {
+        Instant::from_micros(u64::from(self.heard_s) * 1_000_000).max(self.since)
+    }
+
     /// It gave a sign of life. Says whether it was suspect.
-    pub(super) fn gave_sign(&mut self) -> bool {
+    pub(super) fn gave_sign(&mut self, now: Instant) -> bool {
+        self.heard_s = seconds(now);
         self.rare.as_mut().is_some_and(|rare| {
             rare.missed = 0;
             std::mem::take(&mut rare.is_suspect)
@@ -319,6 +333,10 @@ impl Call {
     pub(super) fn holds(&self, pool: PoolId) -> bool {
         self.channels().any(|channel| channel.pool() == Some(pool))
     }
+}
+
+fn seconds(now: Instant) -> u32 {
+    u32::try_from(now.as_micros() / 1_000_000).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl Proxy {
         let (key, from_caller, dialog) = call.unwrap_or_default();
         let role = if call.is_some() { Role::InDialog { from_caller } } else { Role::Other };
         if call.is_some() {
-            self.heard(key, Side::of(from_caller), dialog, found.cseq.number);
+            self.heard(now, key, Side::of(from_caller), dialog, found.cseq.number);
             if !from_caller && self.speaks_for_callee(router, key, origin.0) {
                 self.look_for_sign(now, router, key, message);
             }

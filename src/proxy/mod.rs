@@ -7,6 +7,7 @@
 //! Any number of inputs may go in before outputs are taken. Nothing waits in here, nothing reads a clock, and the same
 //! secret, times and bytes give the same outputs.
 
+mod audit;
 mod brake;
 mod call;
 mod dialog;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use audit::Story;
 pub use health::PeerView;
 pub use io::{Input, Output};
 pub use names::Answer;
@@ -209,6 +211,7 @@ pub struct Proxy {
     /// Calls that give no sign of life, longest first.
     suspects: VecDeque<Key>,
     waiting: Waiting,
+    audit: audit::Audit,
     /// How fast each source calls.
     sources: Sources,
     /// The trunk whose certificate the sender of the message at hand has shown.
@@ -268,6 +271,7 @@ impl Proxy {
             large: large::Large::default(),
             suspects: VecDeque::new(),
             waiting: Waiting::default(),
+            audit: audit::Audit::default(),
             sources: Sources::default(),
             certified: None,
             shown: DomainId::NONE,
@@ -458,6 +462,7 @@ impl Proxy {
         }
         if call.dialogs.is_up() && !std::mem::replace(&mut call.answered, true) {
             self.counters.answered += 1;
+            call.gave_sign(now);
             self.counters.answer_delay(now - call.since);
             self.slots.update(call.slot, |slot| slot.answered = true);
             call.until = now + self.router.config.ack_wait;

@@ -210,9 +210,9 @@ impl Proxy {
     }
 
     /// A request within the dialog passed.
-    pub(super) fn heard(&mut self, key: Key, side: Side, tag: u32, cseq: u32) {
+    pub(super) fn heard(&mut self, now: Instant, key: Key, side: Side, tag: u32, cseq: u32) {
         if let Some(call) = self.calls.get_mut(key) {
-            if call.gave_sign() {
+            if call.gave_sign(now) {
                 self.slots.update(call.slot, |slot| slot.suspect = false);
             }
             let last = &mut call.cseqs[side as usize];
@@ -369,7 +369,7 @@ impl Proxy {
             Some(481) => self.dialog_ended(now, key, tag, EndReason::DialogLost),
             Some(status) if status != 408 => {
                 if let Some(call) = self.calls.get_mut(key)
-                    && call.gave_sign()
+                    && call.gave_sign(now)
                 {
                     self.slots.update(call.slot, |slot| slot.suspect = false);
                 }

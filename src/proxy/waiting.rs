@@ -226,6 +226,7 @@ impl Proxy {
     /// calls that came too fast may come no more.
     pub fn tick(&mut self, now: Instant) {
         self.gate.look_at_paces(now, &mut self.events);
+        self.audit(now);
         self.wake(now);
     }
 

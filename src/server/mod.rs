@@ -28,7 +28,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::metrics::Counters;
 use crate::pool::SlotId;
-use crate::proxy::{Answer, Load, PeerView, Proxy};
+use crate::proxy::{Answer, Load, PeerView, Proxy, Story};
 use crate::route::Question;
 use crate::sinks;
 use crate::transport::stream::Counts;
@@ -105,6 +105,7 @@ pub(crate) enum Request {
     Reload(Arc<Config>, Arc<Tls>),
     Resolved { question: Question, answer: Answer, ttl: std::time::Duration },
     EndCall { slot: SlotId, keeps_call: bool },
+    Story { slot: SlotId, to: oneshot::Sender<Option<Story>> },
     Drain { target: Box<str>, uri: Box<str>, is_drained: bool },
 }
 
@@ -337,6 +338,13 @@ impl Handle {
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
+    }
+
+    /// Why a call is there and holds what it holds; `None` when there is none.
+    pub(crate) async fn story(&self, slot: SlotId) -> Result<Option<Story>, ReloadError> {
+        let (to, answer) = oneshot::channel();
+        self.ask(Request::Story { slot, to })?;
+        answer.await.map_err(|_| ReloadError::Busy)
     }
 
     /// Ends a call, or only gives its channel back.

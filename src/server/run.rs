@@ -171,6 +171,10 @@ fn serve(node: &Node, proxy: &mut Proxy, streams: &mut Streams, requests: &Recei
                 let input = if keeps_call { Input::Release { slot } } else { Input::EndCall { slot } };
                 proxy.handle(node.now(), input);
             }
+            Request::Story { slot, to } => {
+                // Who asked may have gone.
+                to.send(proxy.story(node.now(), slot)).unwrap_or_default();
+            }
             Request::Drain { target, uri, is_drained } => {
                 proxy.handle(node.now(), Input::Drain { target: &target, uri: &uri, is_drained });
             }

@@ -1,3 +1,5 @@
+use sipweir::pool::{Ask, ServiceId, TrunkId};
+
 use crate::world::*;
 
 #[test]
@@ -320,4 +322,79 @@ fn a_trunk_at_its_limit_is_told_once_and_once_when_it_is_over() {
     world.run();
     world.reload(&text.replace("max_calls = 2\n", ""));
     assert_eq!(world.event_labels()[2..], ["trunk_limit", "trunk_limit_over"]);
+}
+
+/// So many seconds of the shell's.
+fn ticks(world: &mut World, seconds: u64) {
+    for _ in 0..seconds {
+        world.run_for(1_000);
+        world.tick();
+    }
+}
+
+#[test]
+fn a_count_that_drifts_is_found_and_told_once_and_once_when_it_is_right_again() {
+    let mut world = World::new(&config(5, &menu("overflow = [{ wait = 60 }]")));
+    world.answered("100");
+    ticks(&mut world, 30);
+    assert!(world.events.is_empty(), "{:?}", world.events);
+    // Somebody takes a channel and is no call.
+    let ask = Ask { trunk: TrunkId(0), service: ServiceId(0), is_known: true };
+    let stray = world.gate.admit(world.now, ask, &mut Vec::new()).expect("room");
+    ticks(&mut world, 40);
+    assert_eq!(world.event_labels(), ["count_drift"]);
+    assert!(
+        world.events[0]
+            .to_string()
+            .contains("pool ivr: [2, 1, 0] in use, held and lent are counted, calls have [1, 1, 0]")
+    );
+    world.gate.release(world.now, stray, &mut Vec::new());
+    ticks(&mut world, 20);
+    assert_eq!(world.event_labels(), ["count_drift", "count_right"]);
+    // A call that is counted and listed nowhere.
+    let stray = world.gate.admit_to_trunk(TrunkId(0), false).expect("room");
+    ticks(&mut world, 20);
+    assert!(world.events[2].to_string().contains("1 calls are known, 1 listed and 2 counted"), "{}", world.events[2]);
+    world.gate.release(world.now, stray, &mut Vec::new());
+}
+
+#[test]
+fn every_story_of_a_call_says_what_it_holds_and_why() {
+    let mut world = World::new(&config(1, &menu("ask_s = 60\nlongest_call_s = 600\noverflow = [{ wait = 60 }]")));
+    let story = |world: &World, at: usize| {
+        let (slot, _) = world.slots.list(9, |_| true)[at].clone();
+        world.proxy.story(world.now, slot).expect("it is there")
+    };
+    world.modes.insert(at(PBX), Mode::Answer(2_000));
+    let caller = world.invite("100");
+    world.run();
+    let lines = story(&world, 0).lines.join("; ");
+    assert!(
+        lines.contains("pool ivr: reserved") && lines.contains("1 INVITEs or attempts of it have no final"),
+        "{lines}"
+    );
+    world.run_for(10_000);
+    let waits = world.invite("100");
+    world.run();
+    let told = story(&world, 0);
+    let lines = told.lines.join("; ");
+    assert!(lines.contains("pool ivr: held") && lines.contains("a place in trunk carrier"), "{lines}");
+    assert!(lines.contains("1 of its dialogs is up") && lines.contains("it ends in 591 s at the latest"), "{lines}");
+    assert!(lines.contains("the PBX is asked whether it knows the call in 51 s"), "{lines}");
+    assert_eq!((told.age_s, told.heard_s), (10, 8));
+    let lines = story(&world, 1).lines.join("; ");
+    assert!(lines.contains("no channel; it waits for a channel"), "{lines}");
+    world.request(End::Caller, caller, "INFO");
+    world.run();
+    assert_eq!(story(&world, 0).heard_s, 0);
+    world.cancel(waits);
+    world.deaf.push(at(PBX));
+    world.run_for(200_000);
+    let lines = story(&world, 0).lines.join("; ");
+    assert!(lines.contains("2 questions in a row were not answered") && lines.contains("it is suspect"), "{lines}");
+    let (slot, _) = world.slots.list(1, |_| true)[0].clone();
+    world.tell(sipweir::proxy::Input::EndCall { slot });
+    let lines = story(&world, 0).lines.join("; ");
+    assert!(lines.contains("it is being ended: ended by the operator; the PBX has not answered"), "{lines}");
+    assert_eq!(world.proxy.story(world.now, 999), None);
 }

@@ -191,6 +191,9 @@ fn the_operator_gives_a_channel_back_and_the_call_goes_on() {
     gate.wait_for("the call is up", |gate| gate.metric("sipweir_pool_channels{pool=\"ivr\",state=\"held\"}") == 1);
     let listed: serde_json::Value = serde_json::from_slice(&gate.sipweir(&["calls", "--json"]).stdout).expect("JSON");
     let slot = listed["calls"][0]["slot"].to_string();
+    let told = gate.sipweir(&["calls", "explain", &slot]);
+    let story = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(story.contains("a channel of pool ivr: held") && story.contains("s ago"), "{story}");
     let released = gate.sipweir(&["calls", "release", &slot]);
     assert!(released.status.success(), "{}", String::from_utf8_lossy(&released.stderr));
     gate.wait_for("it is free", |gate| gate.in_use() == 0);
