@@ -101,6 +101,8 @@ impl Exposition {
             gauge!("sipweir_service_calls", "service" => name.clone()).set(service.calls);
             counter!("sipweir_admissions_total", "service" => name.clone()).absolute(service.admitted);
             counter!("sipweir_service_refusals_total", "service" => name.clone()).absolute(service.refused);
+            counter!("sipweir_emergency_calls_total", "service" => name.clone()).absolute(service.emergencies);
+            counter!("sipweir_emergency_beyond_total", "service" => name.clone()).absolute(service.beyond);
             gauge!("sipweir_service_waiting_calls", "service" => name.clone()).set(service.waiting);
             gauge!("sipweir_service_unlicensed", "service" => name).set(if service.lacks.is_some() { 1 } else { 0 });
         }
@@ -282,6 +284,8 @@ fn describe() {
         "sipweir_overflow_loops_total",
         "Steps `route` passed over because the call had been there before"
     );
+    describe_counter!("sipweir_emergency_calls_total", "Emergency calls");
+    describe_counter!("sipweir_emergency_beyond_total", "Emergency calls let in beyond a limit or a licence");
     describe_gauge!("sipweir_service_waiting_calls", "Calls of a service that wait for a channel");
     describe_counter!(
         "sipweir_waits_total",

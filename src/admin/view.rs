@@ -209,6 +209,9 @@ pub struct Call {
     pub service: Option<String>,
     /// The pool it holds a channel of.
     pub pool: Option<String>,
+    /// Whether it is an emergency.
+    #[serde(default)]
+    pub emergency: bool,
     /// The URI of its From header.
     pub caller: String,
     /// The number it called.
@@ -252,6 +255,7 @@ impl CallsView {
                     trunk: trunk(slot).to_owned(),
                     service: service(slot).map(str::to_owned),
                     pool: pool(slot).map(str::to_owned),
+                    emergency: slot.emergency,
                     caller: slot.caller(),
                     number: slot.number(),
                     call_id: slot.call_id(),

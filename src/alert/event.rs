@@ -36,6 +36,8 @@ pub enum EventKind {
     PoolExhausted,
     /// A pool that was near full or exhausted has room again.
     PoolRecovered,
+    /// An emergency call came in.
+    EmergencyCall,
     /// A trunk has as many calls as it may, and another came.
     TrunkLimit,
     /// A trunk that was at its limit has room again.
@@ -104,10 +106,11 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::PoolNearFull,
         Self::PoolExhausted,
         Self::PoolRecovered,
+        Self::EmergencyCall,
         Self::TrunkLimit,
         Self::TrunkLimitOver,
         Self::RateLimit,
@@ -148,6 +151,7 @@ impl EventKind {
             Self::PoolNearFull => "pool_near_full",
             Self::PoolExhausted => "pool_exhausted",
             Self::PoolRecovered => "pool_recovered",
+            Self::EmergencyCall => "emergency_call",
             Self::TrunkLimit => "trunk_limit",
             Self::TrunkLimitOver => "trunk_limit_over",
             Self::RateLimit => "rate_limit",
@@ -189,6 +193,7 @@ impl EventKind {
             Self::NameFailing
             | Self::TrunkLimit
             | Self::QueueFull
+            | Self::EmergencyCall
             | Self::RateLimit
             | Self::CertificateExpiring
             | Self::ConnectionsRefused
@@ -232,6 +237,7 @@ impl EventKind {
             Self::PoolRecovered => {
                 "channels in use fell below recovered_percent; says how many calls were refused meanwhile"
             }
+            Self::EmergencyCall => "an emergency call came in; says which limit would have refused another call",
             Self::TrunkLimit => "a trunk has max_calls calls, and another one was refused",
             Self::TrunkLimitOver => "a trunk is below 70 % of max_calls again; says how many calls were refused",
             Self::RateLimit => "calls come by a trunk, or to a service, faster than its rate allows; some are refused",
@@ -283,6 +289,9 @@ impl EventKind {
             Self::PoolNearFull => "watch it; when it is often so, order more channels",
             Self::PoolExhausted => {
                 "see who holds them (sipweir calls --pool); order more channels, or improve the plan"
+            }
+            Self::EmergencyCall => {
+                "nothing, or what your duties are; above its capacity a pool lets nobody else in meanwhile"
             }
             Self::TrunkLimit => {
                 "see whether the carrier sends more than agreed; raise max_calls if the PBX can take it"
@@ -342,6 +351,7 @@ impl EventKind {
             | Self::CertificateExpiring
             | Self::ConnectionsAccepted
             | Self::CallsAlive
+            | Self::EmergencyCall
             | Self::CountRight
             | Self::TargetUp
             | Self::NameResolved
@@ -383,6 +393,7 @@ impl EventKind {
             | Self::RateLimit
             | Self::ConnectionsRefused
             | Self::CallsSuspect
+            | Self::EmergencyCall
             | Self::CountDrift
             | Self::TargetDown
             | Self::NameFailing
@@ -452,6 +463,9 @@ impl fmt::Display for Event {
                 lasted_ms % 1000 / 100,
                 if detail.is_empty() { "" } else { ", most of " },
             ),
+            EventKind::EmergencyCall => {
+                write!(f, "emergency call to {subject} {detail}; {refused} more since the last told")
+            }
             EventKind::TrunkLimit => write!(f, "trunk {subject}: all {capacity} calls it may have are there"),
             EventKind::TrunkLimitOver => write!(
                 f,

@@ -129,6 +129,7 @@ fn read_root(root: &mut Section, problems: &mut Problems) -> Config {
         session: read_session(root, problems),
         ack_wait,
         waiting: read_waiting(root, problems),
+        priorities: read_emergency(root, problems),
         limits,
         licensing,
         sinks: read_sinks(root, problems),
@@ -192,6 +193,24 @@ fn read_name_servers(root: &mut Section, problems: &mut Problems) -> Vec<SocketA
     }
     section.finish(problems);
     servers
+}
+
+/// `[emergency]`: the values of Resource-Priority (RFC 4412 §3.1: `namespace.value`) that make a call an emergency.
+fn read_emergency(root: &mut Section, problems: &mut Problems) -> Vec<Box<str>> {
+    let Some(mut section) = root.section(problems, "emergency") else { return Vec::new() };
+    let mut values = Vec::new();
+    for value in section.strings(problems, "resource_priority").unwrap_or_default() {
+        let is_token = |part: &str| {
+            !part.is_empty() && part.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-!%*_+`'~".contains(&octet))
+        };
+        if value.split_once('.').is_none_or(|(namespace, priority)| !is_token(namespace) || !is_token(priority)) {
+            let what = format!("{value:?} is no resource priority");
+            problems.add(section.key("resource_priority"), what, "write it as \"ets.0\" or \"esnet.1\" (RFC 4412)");
+        }
+        values.push(value.to_ascii_lowercase().into());
+    }
+    section.finish(problems);
+    values
 }
 
 fn read_session(root: &mut Section, problems: &mut Problems) -> Option<SessionRules> {
@@ -298,8 +317,9 @@ fn read_trunks(root: &mut Section, problems: &mut Problems) -> Vec<Trunk> {
         let relay = section.flag(problems, "relay").unwrap_or(false);
         let rate = read_rate(&mut section, problems, ["rate", "burst"]);
         let source_rate = read_rate(&mut section, problems, ["source_rate", "source_burst"]);
+        let trusted = section.flag(problems, "trusted").unwrap_or(false);
         section.finish(problems);
-        trunks.push(Trunk { name: name.into(), from, identities, max_calls, rate, source_rate, relay });
+        trunks.push(Trunk { name: name.into(), from, identities, max_calls, rate, source_rate, relay, trusted });
     }
     trunks
 }

@@ -113,6 +113,8 @@ pub struct Trunk {
     pub source_rate: Option<RateSettings>,
     /// Whether it may send requests to hosts that are not ours.
     pub relay: bool,
+    /// Whether it is believed what it says of priority.
+    pub trusted: bool,
 }
 
 /// One URI of a target.
@@ -294,6 +296,8 @@ pub struct Service {
     pub reserve: u32,
     /// The longest a call may take; it is ended after that.
     pub longest_call: Duration,
+    /// Whether its calls are emergencies.
+    pub emergency: bool,
     /// How often the callee is asked whether it still knows the call, in seconds; 0: never.
     pub ask_s: u32,
 }
@@ -371,6 +375,8 @@ pub struct Config {
     pub session: Option<SessionRules>,
     /// How long an answered call may go without its ACK.
     pub ack_wait: Duration,
+    /// Values of Resource-Priority that make a call of a trusted trunk an emergency, lower case.
+    pub priorities: Vec<Box<str>>,
     /// How calls wait for channels.
     pub waiting: WaitRules,
     /// Bounds.

@@ -100,6 +100,8 @@ pub(super) fn read_services(
             );
         }
         let rate = read_rate(&mut section, problems, ["rate", "burst"]);
+        let emergency = section.flag(problems, "emergency").unwrap_or(false)
+            || numbers.iter().any(|number| number.to_string().starts_with("urn:service:sos"));
         let ask_s = section.number(problems, "ask_s", 10..=86_400).unwrap_or(0);
         let longest = section
             .number(problems, "longest_call_s", 1..=604_800)
@@ -118,6 +120,7 @@ pub(super) fn read_services(
             overflow_is_default: is_default,
             overflow,
             limit,
+            emergency,
             rate,
             reserve,
             longest_call: longest,

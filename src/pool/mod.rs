@@ -14,6 +14,7 @@
 
 pub mod channel;
 mod conditions;
+mod emergency;
 mod licensed;
 pub mod rate;
 pub mod refusal;
@@ -134,6 +135,9 @@ struct Service {
     waiting: u32,
     queue_full: Option<conditions::QueueFull>,
     pace: conditions::Pace,
+    /// Emergency calls, and those of them let in beyond a limit.
+    emergencies: u64,
+    beyond: u64,
 }
 
 #[derive(Debug)]
@@ -242,6 +246,8 @@ impl Gate {
                     unlicensed: None,
                     waiting: 0,
                     queue_full: None,
+                    emergencies: 0,
+                    beyond: 0,
                     pace: conditions::Pace::default(),
                 }),
             }
@@ -304,7 +310,7 @@ impl Gate {
     ) -> Result<Channel, Refusal> {
         let mut state = self.lock();
         match state.choose(ask, lenders) {
-            Ok(choice) => Ok(state.take(now, ask, choice, events)),
+            Ok(choice) => Ok(state.take(now, ask, choice, false, events)),
             Err(refusal) => {
                 state.refuse(now, ask, refusal, events);
                 Err(refusal)
@@ -321,7 +327,7 @@ impl Gate {
         events: &mut Vec<Event>,
     ) -> Result<Channel, Refusal> {
         let mut state = self.lock();
-        state.choose(ask, lenders).map(|choice| state.take(now, ask, choice, events))
+        state.choose(ask, lenders).map(|choice| state.take(now, ask, choice, false, events))
     }
 
     /// How often something was given back, or grew.
@@ -417,6 +423,7 @@ impl State {
         now: Instant,
         ask: Ask,
         (pool_id, is_lent): (Option<PoolId>, bool),
+        is_beyond: bool,
         events: &mut Vec<Event>,
     ) -> Channel {
         let mut channel = self.enter_trunk(ask.trunk, !ask.is_known);
@@ -434,7 +441,7 @@ impl State {
             pool.reserved += 1;
             pool.admitted += 1;
             pool.peak = pool.peak.max(pool.in_use());
-            assert!(pool.in_use() <= pool.settings.capacity, "I1: more channels in use than there are");
+            assert!(is_beyond || pool.in_use() <= pool.settings.capacity, "I1: more channels in use than there are");
             pool.look(now, false, events);
         }
         channel

@@ -36,6 +36,8 @@ pub struct Slot {
     pub answered: bool,
     /// Whether it gives no sign of life.
     pub suspect: bool,
+    /// Whether it is an emergency.
+    pub emergency: bool,
     /// Whether it waits at the gate for a channel.
     pub waiting: bool,
     /// Its key in the shard.
@@ -91,7 +93,19 @@ impl Slot {
         target: u16,
         (since, call): (Instant, Key),
     ) -> Self {
-        Self { caption, trunk, service, pool, target, answered: false, suspect: false, waiting: false, call, since }
+        Self {
+            caption,
+            trunk,
+            service,
+            pool,
+            target,
+            answered: false,
+            suspect: false,
+            emergency: false,
+            waiting: false,
+            call,
+            since,
+        }
     }
 
     /// The Call-ID.

@@ -49,6 +49,10 @@ pub struct ServiceView {
     pub lacks: Option<Box<str>>,
     /// Calls of it that wait for a channel.
     pub waiting: u32,
+    /// Emergency calls since the start.
+    pub emergencies: u64,
+    /// Those of them that were let in beyond a limit.
+    pub beyond: u64,
 }
 
 /// A trunk as readers see it.
@@ -105,6 +109,8 @@ impl Gate {
                     admitted: service.admitted,
                     refused: service.refused,
                     waiting: service.waiting,
+                    emergencies: service.emergencies,
+                    beyond: service.beyond,
                     lacks: service.unlicensed.as_ref().map(|unlicensed| unlicensed.lack.clone()),
                 })
                 .collect(),

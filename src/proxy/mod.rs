@@ -23,6 +23,7 @@ mod response;
 mod session;
 mod talk;
 mod transfer;
+mod urgent;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -212,6 +213,8 @@ pub struct Proxy {
     suspects: VecDeque<Key>,
     waiting: Waiting,
     audit: audit::Audit,
+    /// When an emergency call was told of last, and how many were not since.
+    emergencies: (Instant, u64),
     /// How fast each source calls.
     sources: Sources,
     /// The trunk whose certificate the sender of the message at hand has shown.
@@ -272,6 +275,7 @@ impl Proxy {
             suspects: VecDeque::new(),
             waiting: Waiting::default(),
             audit: audit::Audit::default(),
+            emergencies: (Instant::ZERO, 0),
             sources: Sources::default(),
             certified: None,
             shown: DomainId::NONE,

@@ -10,8 +10,9 @@ use super::large::{Large, is_large};
 use super::request::{Incoming, refusal_lines};
 use super::response::Failed;
 use super::session::lists;
+use super::urgent::is_emergency;
 use super::{Attempt, Contact, Plan, Proxy, Role, env};
-use crate::config::Step;
+use crate::config::{Pattern, Service, Step};
 use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
 use crate::route::{Place, Question, Router};
@@ -79,15 +80,25 @@ impl Proxy {
         let (mut channel, mut replaces) = (None, None);
         // Who waits comes first.
         self.wake(now);
+        let urgent = is_emergency(&router.config, incoming.message, &incoming.uri, (trunk, Some(service)));
         if has.is_none() {
             let ask =
                 Ask { trunk: router.trunk_id(trunk), service: router.service_id(service), is_known: known.is_some() };
             // A call that replaces one on this pool takes over its channel: none is needed.
             let pools = pool.into_iter().chain(lenders.iter().copied());
-            replaces = pools.filter(|_| known.is_none()).find_map(|pool| self.replaced(incoming.message, pool));
-            let pace =
-                if known.is_none() { self.pace(now, router, incoming.origin.0, trunk, Some(service)) } else { Ok(()) };
+            replaces =
+                pools.filter(|_| known.is_none() && !urgent).find_map(|pool| self.replaced(incoming.message, pool));
+            let pace = if known.is_none() && !urgent {
+                self.pace(now, router, incoming.origin.0, trunk, Some(service))
+            } else {
+                Ok(())
+            };
             let mut decision = match (pace, replaces) {
+                _ if urgent => {
+                    let (admitted, beyond) = self.gate.admit_emergency(now, ask, lenders, &mut self.events);
+                    self.tell_of_emergency(now, (&router.config.trunks[trunk].name, &settings.name), beyond);
+                    Ok(admitted)
+                }
                 (Err(refusal), _) => Err(refusal),
                 (Ok(()), Some(_)) => self.gate.admit_to_trunk(ask.trunk, false),
                 (Ok(()), None) => self.gate.admit_or_borrow(now, ask, lenders, &mut self.events),
@@ -159,6 +170,9 @@ impl Proxy {
             }
             None => Key::NONE,
         };
+        if urgent && let Some(call) = self.calls.get(key) {
+            self.slots.update(call.slot, |slot| slot.emergency = true);
+        }
         let server = self.open(incoming, Role::Opening, key, 0);
         let goes_on = plan.refusal.is_none() || !key.is_none();
         if let Some(transaction) = self.transactions.server_mut(server) {
@@ -312,11 +326,13 @@ impl Proxy {
                     let advertise = &router.config.listen[usize::from(listener)].advertise;
                     overflow_lines(message, &plan, refusal, &place.host_port, advertise)
                 });
-                let user = plan.user.clone();
+                let service = &router.config.services[plan.service];
+                let is_sos = Uri::parse(message.request_uri()).is_some_and(|uri| uri.scheme == Scheme::Sos);
+                let user = plan.user.clone().or_else(|| if is_sos { plain_number(service) } else { None });
                 transaction.context.plan = Some(plan);
                 let Some(hop) = hop else { continue };
                 let mut scratch = std::mem::take(&mut self.scratch);
-                let request_uri = (target.rewrite || user.is_some()).then(|| {
+                let request_uri = ((target.rewrite && !is_sos) || user.is_some()).then(|| {
                     rewrite(&mut scratch, message.request_uri(), user.as_deref(), &place.host_port);
                     &scratch[..]
                 });
@@ -523,6 +539,14 @@ fn wants_199(invite: &Message<'_>) -> bool {
 
 /// A call retargeted more often than this is on no way of anybody's making.
 const HISTORY_MAX: usize = 10;
+
+/// What a PBX that knows no URN calls an emergency service by: the first number of the service.
+fn plain_number(service: &Service) -> Option<Box<str>> {
+    service.numbers.iter().find_map(|number| match number {
+        Pattern::Exact(number) if !number.starts_with("urn:") => Some(number.clone()),
+        Pattern::Exact(_) | Pattern::Prefix(_) => None,
+    })
+}
 
 /// Contacts of 3xx answers followed for one INVITE.
 const CONTACTS_MAX: u8 = 5;

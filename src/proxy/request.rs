@@ -7,6 +7,7 @@ use super::dialog::Way;
 use super::forward::{Changes, OWN_ROUTES_MAX, route_values};
 use super::opening::{next_hop, rewritten};
 use super::session::{self, Session};
+use super::urgent::is_emergency;
 use super::{Aside, Cancel, Context, Proxy, Role, env};
 use crate::config::UnknownSource;
 use crate::metrics::{Drop, WaitEnd};
@@ -110,6 +111,7 @@ impl Proxy {
             && found.to_tag.is_none()
             && self.trunk_of(source).is_some()
             && self.brake.refuses(fingerprint.hash)
+            && !self.is_urgent(message, source)
         {
             self.brake.refused(now, &mut self.events);
             self.refuse_count(Refusal::Overload);
@@ -170,29 +172,6 @@ impl Proxy {
             }
         }
         hop
-    }
-
-    /// Whether a new call comes slowly enough for its source, its trunk and its service.
-    pub(super) fn pace(
-        &mut self,
-        now: Instant,
-        router: &Router,
-        source: SocketAddr,
-        trunk: usize,
-        service: Option<usize>,
-    ) -> Result<(), Refusal> {
-        let settings = &router.config.trunks[trunk];
-        let of_service = service.and_then(|service| router.config.services[service].rate);
-        if settings.source_rate.is_none() && settings.rate.is_none() && of_service.is_none() {
-            return Ok(());
-        }
-        let id = router.trunk_id(trunk);
-        if let Some(rate) = &settings.source_rate
-            && !self.sources.admit(now, (id.0, source.ip()), rate)
-        {
-            return Err(Refusal::SourceRate);
-        }
-        self.gate.pace(now, id, service.map(|service| router.service_id(service)), &mut self.events)
     }
 
     pub(super) fn is_known(&self, source: SocketAddr) -> bool {
@@ -268,7 +247,8 @@ impl Proxy {
         {
             return self.reject(message, origin, 422, format!("Min-SE: {least}\r\n").as_bytes());
         }
-        if !self.transactions.has_room(found.to_tag.is_some()) {
+        let has_room = |is_kept| self.transactions.has_room(is_kept);
+        if !(has_room(found.to_tag.is_some()) || has_room(true) && self.is_urgent(message, origin.0)) {
             self.counters.drop(Drop::TransactionsFull);
             return self.reject(message, origin, 503, b"Retry-After: 1\r\n");
         }
@@ -565,8 +545,15 @@ impl Proxy {
         };
         let mut key = Key::NONE;
         if method == Method::Invite {
-            let pace = self.pace(now, router, origin.0, trunk, None);
-            match pace.and_then(|()| self.gate.admit_to_trunk(router.trunk_id(trunk), false)) {
+            let admitted = if is_emergency(&router.config, message, &incoming.uri, (trunk, None)) {
+                let (channel, beyond) = self.gate.admit_emergency_to_trunk(router.trunk_id(trunk));
+                self.tell_of_emergency(now, (&router.config.trunks[trunk].name, "another host"), beyond);
+                Ok(channel)
+            } else {
+                let pace = self.pace(now, router, origin.0, trunk, None);
+                pace.and_then(|()| self.gate.admit_to_trunk(router.trunk_id(trunk), false))
+            };
+            match admitted {
                 Ok(channel) => {
                     let longest = (router.config.longest_call, 0);
                     key = self.begin_call(

@@ -73,9 +73,13 @@ pub fn explain(
     } else {
         steps.push("the service takes no channel".into());
     }
+    let is_emergency = service.emergency;
+    if is_emergency {
+        steps.push("an emergency: whatever is full or unlicensed, the call goes in and is counted beyond it".into());
+    }
     let ask = Ask { trunk: router.trunk_id(at), service: router.service_id(at_service), is_known: false };
     let refusal = match gate.would_admit(ask, router.lenders(at_service)) {
-        Err(refusal) => Some(refusal),
+        Err(refusal) => Some(refusal).filter(|_| !is_emergency),
         Ok((pool, is_lent)) => {
             let lender = pool.filter(|_| is_lent).map(|id| &view.pools[usize::from(id.0)].name);
             if let Some(lender) = lender {

@@ -281,7 +281,7 @@ impl Router {
     /// domain, or a telephone number.
     pub fn is_ours(&self, uri: &Uri<'_>) -> bool {
         let is_own_host = |host: Host<'_>| self.own.iter().any(|(own, _)| host.is(&own.as_host()));
-        uri.scheme == Scheme::Tel
+        matches!(uri.scheme, Scheme::Tel | Scheme::Sos)
             || self.is_self(uri)
             || (uri.port.is_none() && uri.host().is_some_and(is_own_host))
             || {

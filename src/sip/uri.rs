@@ -17,6 +17,8 @@ pub enum Scheme {
     Sips,
     /// `tel`
     Tel,
+    /// An emergency service (RFC 5031)
+    Sos,
     /// Any other; such a URI is not looked into.
     Other,
 }
@@ -111,6 +113,13 @@ pub struct Uri<'a> {
     headers: Range<usize>,
 }
 
+/// RFC 5031 §4.2: `urn:service:sos` and the services below it.
+fn is_sos(text: &[u8]) -> bool {
+    const SOS: &[u8] = b"urn:service:sos";
+    text.get(..SOS.len()).is_some_and(|start| start.eq_ignore_ascii_case(SOS))
+        && text.get(SOS.len()).is_none_or(|octet| *octet == b'.')
+}
+
 impl<'a> Uri<'a> {
     /// Reads a URI. `None` when it has no scheme, or a `sip:` or `sips:` URI has no readable host.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
@@ -126,6 +135,7 @@ impl<'a> Uri<'a> {
             3 if name.eq_ignore_ascii_case(b"sip") => Scheme::Sip,
             4 if name.eq_ignore_ascii_case(b"sips") => Scheme::Sips,
             3 if name.eq_ignore_ascii_case(b"tel") => Scheme::Tel,
+            3 if is_sos(text) => Scheme::Sos,
             _ => Scheme::Other,
         };
         let rest = colon + 1;
@@ -142,7 +152,7 @@ impl<'a> Uri<'a> {
             headers,
         };
         match scheme {
-            Scheme::Other => Some(uri(rest..rest, rest..rest, None, None, rest, end..end, end..end)),
+            Scheme::Sos | Scheme::Other => Some(uri(rest..rest, rest..rest, None, None, rest, end..end, end..end)),
             Scheme::Tel => {
                 let semicolon = memchr(b';', &text[rest..]).map_or(end, |at| rest + at);
                 (semicolon > rest).then(|| {
@@ -198,8 +208,11 @@ impl<'a> Uri<'a> {
     }
 
     /// The called number: the user part up to its parameters or password, `%XX` decoded, a telephone number's visual
-    /// separators (RFC 3966 §5.1.1) left out.
+    /// separators (RFC 3966 §5.1.1) left out. Of an emergency service the whole URN, in lower case.
     pub fn number(&self) -> Cow<'a, [u8]> {
+        if self.scheme == Scheme::Sos {
+            return Cow::Owned(self.text.to_ascii_lowercase());
+        }
         let user = self.user();
         let end = user.iter().position(|octet| matches!(octet, b';' | b':')).unwrap_or(user.len());
         let user = &user[..end];

@@ -11,6 +11,7 @@ mod borrow;
 mod cancel;
 mod counting;
 mod dialogs;
+mod emergency;
 mod endings;
 mod hostile;
 mod licences;

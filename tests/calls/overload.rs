@@ -133,3 +133,15 @@ fn an_invite_let_in_after_its_copy_was_refused_is_cancelled_when_the_caller_ackn
     world.raw(CALLER, ack.replace(&to, &format!("{to};tag=sw{tag}")).as_bytes());
     assert_eq!((world.reached(PBX, "CANCEL"), world.in_use()), (1, before));
 }
+
+#[test]
+fn an_overloaded_node_takes_every_emergency() {
+    let sos = "[[service]]\nname = \"sos\"\nkind = \"ivr\"\nnumbers = [\"112\"]\npool = \"ivr\"\ntarget = \"pbx\"\nemergency = true\n";
+    let mut world = World::new(&config(10_000, &format!("{}{sos}", menu(""))));
+    rounds(&mut world, 1_000, true);
+    let before = refused(&world);
+    for _ in 0..100 {
+        world.answered("112");
+    }
+    assert_eq!(refused(&world), before);
+}

@@ -355,6 +355,21 @@ fn check_and_explain_know_rates() {
 }
 
 #[test]
+fn check_and_explain_know_emergencies() {
+    let folder = Folder::new();
+    let with = |keys: &str, more: &str| config(0, [5060, 8060, 5080, 5090], keys) + more;
+    let path =
+        folder.write("sipweir.toml", &with("emergency = true", "[emergency]\nresource_priority = [\"ets.0\"]\n"));
+    let output = run(&["explain", "carrier", "100", "--config", path.to_str().expect("UTF-8")]);
+    let lines = text(&output.stdout);
+    assert!(lines.starts_with("admit\n") && lines.contains("an emergency: whatever is full or unlicensed"), "{lines}");
+    let path = folder.write("wrong.toml", &with("", "[emergency]\nresource_priority = [\"ets\"]\n"));
+    let output = run(&["check", "--config", path.to_str().expect("UTF-8")]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("emergency.resource_priority: \"ets\" is no resource priority"), "{said}");
+}
+
+#[test]
 fn check_names_every_way_to_wait_wrongly_and_explain_says_how_a_call_would_wait() {
     let gate = Gate::start_with(|ports, _| {
         config(0, ports, "overflow = [{ wait = 30, length = 5, expected_s = 20 }, { route = \"voicemail\" }]")

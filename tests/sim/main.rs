@@ -24,11 +24,14 @@ fn check(world: &World) {
 fn check_counts(world: &World) {
     let view = world.view();
     // I1, for each pool and for what the PBX itself sees.
-    for pool in &view.pools {
-        assert!(pool.in_use() <= pool.capacity, "I1: {pool:?}");
+    let slots = world.slots.list(usize::MAX, |_| true);
+    for (at, pool) in view.pools.iter().enumerate() {
+        let is_urgent =
+            |slot: &sipweir::pool::Slot| slot.emergency && slot.pool.is_some_and(|id| usize::from(id.0) == at);
+        let urgent = slots.iter().filter(|(_, slot)| is_urgent(slot)).count() as u32;
+        assert!(pool.in_use() <= pool.capacity + urgent, "I1: {pool:?} and {urgent} emergencies");
     }
     // I2, I3: the count is the number of calls that hold a channel, each once.
-    let slots = world.slots.list(usize::MAX, |_| true);
     for (at, pool) in view.pools.iter().enumerate() {
         let holding = slots.iter().filter(|(_, slot)| slot.pool.is_some_and(|id| usize::from(id.0) == at)).count();
         assert_eq!(holding, pool.in_use() as usize, "the table and the count differ for {}", pool.name);
@@ -57,7 +60,8 @@ fn check_against_the_pbx(world: &World) {
     let in_use: u32 = view.pools.iter().map(|pool| pool.in_use()).sum();
     let capacity: u32 = view.pools.iter().map(|pool| pool.capacity).sum();
     assert!(busy <= in_use, "the PBX has {busy} calls, the gate counts {in_use}:\n{}", world.story_of_the_busy());
-    assert!(busy <= capacity, "the PBX has {busy} calls of {capacity}");
+    let urgent = world.slots.list(usize::MAX, |slot| slot.emergency).len() as u32;
+    assert!(busy <= capacity + urgent, "the PBX has {busy} calls of {capacity}, and {urgent} emergencies");
 }
 
 /// One seed. `lossy` runs may lose any datagram; the PBX may then hold a call longer than the gate waits for it.
@@ -73,7 +77,8 @@ fn run(seed: u64) {
         "overflow = [{ wait = 20, length = 4 }, { route = \"voicemail\" }]",
         "overflow = [{ borrow = \"spare\" }, { wait = 60, length = 2, expected_s = 9, priority = 1 }]",
     ][random.below(6) as usize];
-    let spare = format!("[[pool]]\nname = \"spare\"\nchannels = {}\n", random.below(3));
+    let sos = "[[service]]\nname = \"sos\"\nkind = \"ivr\"\nnumbers = [\"112\"]\npool = \"ivr\"\ntarget = \"pbx\"\nemergency = true\nlongest_call_s = 900\n";
+    let spare = format!("{sos}[[pool]]\nname = \"spare\"\nchannels = {}\n", random.below(3));
     let target = if random.below(2) == 0 { "pbx" } else { "pair" };
     let keys = menu(plan).replace("\"pbx\"\n", &format!("\"{target}\"\n"));
     let text = config(capacity, &format!("{keys}longest_call_s = 900\n{spare}"));
@@ -101,7 +106,8 @@ fn run(seed: u64) {
     for _ in 0..calls {
         world.modes.insert(at(PBX), modes[random.below(modes.len() as u64) as usize]);
         world.modes.insert(at(PBX2), modes[random.below(3) as usize]);
-        let caller = world.invite("100");
+        let number = if random.below(12) == 0 { "112" } else { "100" };
+        let caller = world.invite(number);
         match random.below(5) {
             0 => world.cancel_later(caller, random.below(3_000)),
             1 => {
