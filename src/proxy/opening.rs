@@ -17,7 +17,7 @@ use crate::outbox::{Hop, ListenerId};
 use crate::pool::{Ask, Channel, PoolId, Refusal, ServiceId, Slot};
 use crate::route::{Place, Question, Router};
 use crate::sip::message::Essentials;
-use crate::sip::uri::{is_sips, parameter_end, split_parameter};
+use crate::sip::uri::{is_sips, is_sos, parameter_end, split_parameter};
 use crate::sip::{HeaderName, Message, NameAddr, Scheme, Uri};
 use crate::store::Key;
 use crate::time::Instant;
@@ -327,7 +327,7 @@ impl Proxy {
                     overflow_lines(message, &plan, refusal, &place.host_port, advertise)
                 });
                 let service = &router.config.services[plan.service];
-                let is_sos = Uri::parse(message.request_uri()).is_some_and(|uri| uri.scheme == Scheme::Sos);
+                let is_sos = is_sos(message.request_uri());
                 let user = plan.user.clone().or_else(|| if is_sos { plain_number(service) } else { None });
                 transaction.context.plan = Some(plan);
                 let Some(hop) = hop else { continue };

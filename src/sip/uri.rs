@@ -114,7 +114,7 @@ pub struct Uri<'a> {
 }
 
 /// RFC 5031 §4.2: `urn:service:sos` and the services below it.
-fn is_sos(text: &[u8]) -> bool {
+pub(crate) fn is_sos(text: &[u8]) -> bool {
     const SOS: &[u8] = b"urn:service:sos";
     text.get(..SOS.len()).is_some_and(|start| start.eq_ignore_ascii_case(SOS))
         && text.get(SOS.len()).is_none_or(|octet| *octet == b'.')
