@@ -340,6 +340,13 @@ pub(super) fn read_rate(
             format!("write {rate} = 20, or remove it"),
         );
     }
+    if resume_percent > 0
+        && !["rate", "source_rate"].iter().any(|rate| section.has(rate))
+        && of_rate.is_none()
+        && rate == "rate"
+    {
+        problems.add(section.key("resume_percent"), "says nothing without a rate", "write rate = 20, or remove it");
+    }
     // What comes in a second may come at once.
     of_rate.map(|rate| RateSettings { rate, burst: of_burst.unwrap_or(rate), resume_percent })
 }

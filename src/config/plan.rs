@@ -205,14 +205,22 @@ fn read_step(step: &mut Section, problems: &mut Problems, (targets, pools): (&[T
         }
         return found.map(|pool| Step::Borrow { pool });
     }
-    if let Some(longest) = step.number(problems, "wait", 1..=3_600) {
+    if step.has("wait") {
         let seconds = |seconds| Duration::from_secs(u64::from(seconds));
-        return Some(Step::Wait(Wait {
-            longest: seconds(longest),
-            length: step.number(problems, "length", 1..=10_000).unwrap_or(100),
-            expected: step.number(problems, "expected_s", 1..=3_600).map(seconds),
-            priority: step.number(problems, "priority", 0..=9).unwrap_or(0) as u8,
-        }));
+        let longest = step.number(problems, "wait", 1..=3_600).map(seconds);
+        let length = step.number(problems, "length", 1..=10_000).unwrap_or(100);
+        let expected = step.number(problems, "expected_s", 1..=3_600).map(seconds);
+        let priority = step.number(problems, "priority", 0..=9).unwrap_or(0) as u8;
+        if expected.zip(longest).is_some_and(|(expected, longest)| expected >= longest) {
+            problems.add(
+                step.key("expected_s"),
+                "is not less than wait",
+                "make it less, or remove it: nobody waits longer",
+            );
+        }
+        if kinds == 1 {
+            return longest.map(|longest| Step::Wait(Wait { longest, length, expected, priority }));
+        }
     }
     let route = step.string(problems, "route");
     let redirect = step.strings(problems, "redirect");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::rate::{Bucket, RateSettings};
-use super::{Gate, Pool, Refusal, Service, ServiceId, State, Trunk, TrunkId};
+use super::{Ask, Channel, Gate, Pool, PoolId, Refusal, Service, ServiceId, State, Trunk, TrunkId};
 use crate::alert::{Event, EventKind};
 use crate::time::Instant;
 
@@ -59,11 +59,35 @@ impl Pool {
 }
 
 impl Gate {
+    /// [`Gate::admit_or_borrow`] for a call that waits: it was counted as refused when it came.
+    pub fn admit_waiting(
+        &self,
+        now: Instant,
+        ask: Ask,
+        lenders: &[PoolId],
+        events: &mut Vec<Event>,
+    ) -> Result<Channel, Refusal> {
+        let mut state = self.lock();
+        state.choose(ask, lenders).map(|choice| state.take(now, ask, choice, false, events))
+    }
+
+    /// How often something was given back, or grew.
+    pub fn given_back(&self) -> u64 {
+        self.lock().given_back
+    }
+
     /// So many calls of the service wait for a channel.
     pub fn set_waiting(&self, now: Instant, service: ServiceId, waiting: u32, events: &mut Vec<Event>) {
-        let service = &mut self.lock().services[usize::from(service.0)];
-        service.waiting = waiting;
+        let State { services, pools, .. } = &mut *self.lock();
+        let service = &mut services[usize::from(service.0)];
+        let former = std::mem::replace(&mut service.waiting, waiting);
         events.extend(service.look_at_queue(now));
+        if let Some(pool) = service.pool.map(|id| &mut pools[usize::from(id.0)]) {
+            pool.waiting = (pool.waiting + waiting).saturating_sub(former);
+            if pool.waiting == 0 {
+                pool.look(now, false, events);
+            }
+        }
     }
 
     /// A call of the service found its queue full.
@@ -103,6 +127,12 @@ impl Gate {
             of_trunk.take(now, rate);
         }
         Ok(())
+    }
+
+    /// An address of the trunk sent calls faster than it may.
+    pub fn refuse_source(&self, now: Instant, trunk: TrunkId, rate: &RateSettings, events: &mut Vec<Event>) {
+        let trunk = &mut self.lock().trunks[usize::from(trunk.0)];
+        events.extend(trunk.pace.refuse(now, "an address of trunk", &trunk.settings.name, rate));
     }
 
     /// Looks, once a second, whether what was refused for its pace is calm again.

@@ -106,6 +106,8 @@ struct Pool {
     peak: u32,
     /// Channels in use by services of other pools.
     lent: u32,
+    /// Calls of its services that wait for a channel.
+    waiting: u32,
     watch: PoolWatch,
     /// Calls refused while its condition lasts.
     refused: conditions::Refused,
@@ -216,6 +218,7 @@ impl Gate {
                     admitted: 0,
                     peak: 0,
                     lent: 0,
+                    waiting: 0,
                     watch: PoolWatch::default(),
                     refused: conditions::Refused::default(),
                 }),
@@ -252,8 +255,12 @@ impl Gate {
                 }),
             }
         }
+        for pool in &mut state.pools {
+            pool.waiting = 0;
+        }
         for service in &state.services {
             if let Some(pool) = service.pool {
+                state.pools[usize::from(pool.0)].waiting += service.waiting;
                 state.pools[usize::from(pool.0)].set_aside += service.settings.reserve.saturating_sub(service.channels);
             }
         }
@@ -316,23 +323,6 @@ impl Gate {
                 Err(refusal)
             }
         }
-    }
-
-    /// The same for a call that waits: it was counted as refused when it came.
-    pub fn admit_waiting(
-        &self,
-        now: Instant,
-        ask: Ask,
-        lenders: &[PoolId],
-        events: &mut Vec<Event>,
-    ) -> Result<Channel, Refusal> {
-        let mut state = self.lock();
-        state.choose(ask, lenders).map(|choice| state.take(now, ask, choice, false, events))
-    }
-
-    /// How often something was given back, or grew.
-    pub fn given_back(&self) -> u64 {
-        self.lock().given_back
     }
 
     /// Takes a place in the trunk alone: for a call that overflows, or a spiral that holds its channel already.
@@ -537,7 +527,10 @@ impl State {
         pool.lent -= u32::from(is_lent);
         pool.set_aside += set_aside;
         channel.held = false;
-        pool.look(now, false, events);
+        // Who waits for it takes it at once: that is no recovery.
+        if pool.waiting == 0 {
+            pool.look(now, false, events);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use crate::time::Instant;
 
@@ -34,8 +35,10 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// Whether another call fits now.
     pub(crate) fn fits(&mut self, now: Instant, settings: &RateSettings) -> bool {
-        let owed = self.paid.saturating_sub(nanos(now));
         let burst = settings.interval() * u64::from(settings.burst);
+        // Under a limit that was made smaller nobody pays for longer than its burst lasts.
+        self.paid = self.paid.min(nanos(now) + burst);
+        let owed = self.paid.saturating_sub(nanos(now));
         if self.is_closed {
             self.is_closed = owed > burst / 100 * u64::from(100 - settings.resume_percent.min(100));
         }
@@ -64,19 +67,27 @@ const SOURCES_MAX: usize = 65_536;
 /// Rates by source. Should more sources call at a time than are kept, those beyond go uncounted: nobody is refused for what others
 /// do.
 #[derive(Default, Debug)]
-pub(crate) struct Sources(HashMap<(u16, IpAddr), Bucket, foldhash::fast::RandomState>);
+pub(crate) struct Sources {
+    of: HashMap<(u16, IpAddr), Bucket, foldhash::fast::RandomState>,
+    /// When those that owe nothing were looked for last.
+    purged: Instant,
+}
 
 impl Sources {
     /// Whether another call of this source fits its trunk's limit; if so, it came in.
     pub(crate) fn admit(&mut self, now: Instant, (trunk, ip): (u16, IpAddr), settings: &RateSettings) -> bool {
         let source = (trunk, source_of(ip));
-        if self.0.len() >= SOURCES_MAX && !self.0.contains_key(&source) {
-            self.0.retain(|_, bucket| !bucket.is_empty(now));
-            if self.0.len() >= SOURCES_MAX {
+        if self.of.len() >= SOURCES_MAX && !self.of.contains_key(&source) {
+            // Once a second: it takes a walk through all of them.
+            if now - self.purged >= Duration::from_secs(1) {
+                self.of.retain(|_, bucket| !bucket.is_empty(now));
+                self.purged = now;
+            }
+            if self.of.len() >= SOURCES_MAX {
                 return true;
             }
         }
-        let bucket = self.0.entry(source).or_default();
+        let bucket = self.of.entry(source).or_default();
         let fits = bucket.fits(now, settings);
         if fits {
             bucket.take(now, settings);
@@ -168,8 +179,8 @@ mod tests {
         }
         assert!(!sources.admit(at(0), (0, ip(7)), &settings), "those known are held to it");
         assert!(sources.admit(at(0), (0, ip(1 << 20)), &settings) && sources.admit(at(0), (0, ip(1 << 20)), &settings));
-        assert_eq!(sources.0.len(), SOURCES_MAX);
+        assert_eq!(sources.of.len(), SOURCES_MAX);
         assert!(sources.admit(at(2_000), (0, ip(1 << 20)), &settings));
-        assert_eq!(sources.0.len(), 1);
+        assert_eq!(sources.of.len(), 1);
     }
 }

@@ -174,8 +174,8 @@ impl Proxy {
             lines.push("no channel".into());
         }
         let rare = call.rare();
-        if self.is_waiting(entry.call) {
-            lines.push("it waits for a channel".into());
+        if let Some((position, left)) = self.place_of(now, entry.call) {
+            lines.push(format!("it waits for a channel at position {position}, {} s more at most", left.as_secs()));
         } else if call.pending > 0 {
             lines.push(format!("{} INVITEs or attempts of it have no final answer yet", call.pending));
         }

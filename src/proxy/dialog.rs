@@ -14,7 +14,7 @@ use crate::outbox::{Hop, ListenerId};
 use crate::route::{Question, Router};
 use crate::sip::message::Essentials;
 use crate::sip::uri::is_sips;
-use crate::sip::{Message, Method, NameAddr, Span, Uri};
+use crate::sip::{Message, Method, NameAddr, Scheme, Span, Uri};
 use crate::store::Key;
 use crate::time::Instant;
 use crate::transaction::{Event, Outcome};
@@ -300,7 +300,9 @@ pub(super) fn hop_to(router: &Router, uri: &Uri<'_>, peer: Option<Hop>, listener
         return Some(Hop { connect: if peer.connect == 0 { 0 } else { address.port() }, ..peer });
     }
     // Behind NAT nobody but who asked knows the way back (RFC 3581 for the dialog's other requests).
-    if let Some(peer) = peer.filter(|peer| is_private(address.ip()) && !is_private(peer.address.ip())) {
+    let is_safe = |peer: &Hop| uri.scheme != Scheme::Sips || router.transport(peer.listener).is_secure();
+    let is_behind = |peer: &Hop| is_private(address.ip()) && !is_private(peer.address.ip());
+    if let Some(peer) = peer.filter(|peer| is_behind(peer) && is_safe(peer)) {
         return Some(peer);
     }
     let listener = peer.filter(|peer| peer.address == address).map_or(listener, |peer| peer.listener);

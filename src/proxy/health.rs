@@ -142,6 +142,14 @@ impl Health {
         self.peers.get_mut(usize::from(peer))
     }
 
+    /// Whether any of these places takes new calls.
+    pub(super) fn is_any_open(&self, now: Instant, places: &[Place]) -> bool {
+        places.iter().any(|place| {
+            let peer = self.peers.get(usize::from(place.peer));
+            peer.is_some_and(|peer| peer.is_up && !peer.is_drained && !place.drain && peer.not_before <= now)
+        })
+    }
+
     /// The place the next attempt goes to: of those not tried, alive and allowed, one of the lowest priority.
     pub(super) fn choose(&mut self, now: Instant, places: &[Place], tried: u64, balance: Balance) -> Option<usize> {
         let open = |health: &Self, at: usize| {

@@ -564,6 +564,9 @@ impl Proxy {
             self.replacement_answered(now, replaces, answered);
         }
         if let Some(plan) = plan.as_deref_mut().filter(|plan| plan.step.is_some()) {
+            if let Some(call) = self.calls.get(key).filter(|_| plan.waiting.is_some()) {
+                self.slots.update(call.slot, |slot| slot.waiting = false);
+            }
             self.end_step(now, plan);
         }
         let uses = plan.and_then(|plan| plan.uses);

@@ -47,7 +47,8 @@ impl Proxy {
         let known = self.find_call(id, is_copy);
         let has_many = |key| self.calls.get(key).is_some_and(|call| call.pending >= COPIES_MAX);
         // Of a call that waits there is one place in the queue (§8.2.2.2: merged requests).
-        if known.is_some_and(|key| has_many(key) || self.is_waiting(key)) {
+        let waits = |key| self.waits_for(key) == Some(router.service_id(service));
+        if known.is_some_and(|key| has_many(key) || waits(key)) {
             let server = self.open(incoming, Role::Other, Key::NONE, 0);
             return self.answer(now, server, 482, b"");
         }
@@ -108,6 +109,10 @@ impl Proxy {
                 && self.reclaim(now, pool, ask.service)
             {
                 decision = self.gate.admit_or_borrow(now, ask, lenders, &mut self.events);
+            }
+            if decision.is_err() {
+                // Who was refused inherits nothing.
+                replaces = None;
             }
             match decision {
                 Ok(admitted) => {

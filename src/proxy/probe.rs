@@ -63,7 +63,11 @@ impl Proxy {
         let Some(probe) = peer.probe.clone() else { return };
         let next = peer.asked_at + probe.interval;
         match status {
-            Some(status) if probe.accepts(status) => self.health.answered(now, number, true, &mut self.events),
+            Some(status) if probe.accepts(status) => {
+                self.health.answered(now, number, true, &mut self.events);
+                // Who waits may have waited for it.
+                self.waiting.stir();
+            }
             Some(status) => {
                 let why = format!("OPTIONS answered with {status}");
                 self.health.failed(now, number, &why, None, &mut self.events);

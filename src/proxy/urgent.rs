@@ -41,6 +41,7 @@ impl Proxy {
         if let Some(rate) = &settings.source_rate
             && !self.sources.admit(now, (id.0, source.ip()), rate)
         {
+            self.gate.refuse_source(now, id, rate, &mut self.events);
             return Err(Refusal::SourceRate);
         }
         self.gate.pace(now, id, service.map(|service| router.service_id(service)), &mut self.events)

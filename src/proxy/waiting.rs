@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use super::health::NO_PEER;
 use super::session::lists;
 use super::{Plan, Proxy, env};
-use crate::config::Wait;
+use crate::config::{Step, Wait};
 use crate::metrics::WaitEnd;
 use crate::pool::{Ask, Refusal, ServiceId};
+use crate::route::Router;
 use crate::sip::{HeaderName, Message, Text, build};
 use crate::store::{Key, Timer};
 use crate::time::Instant;
@@ -59,7 +61,7 @@ impl Queue {
 
     fn let_in(&mut self, now: Instant) {
         let sample = now - self.mark;
-        self.interval = Some(self.interval.map_or(sample, |mean| (mean * 7 + sample) / 8));
+        self.interval = Some(self.interval.map_or(sample, |mean| (mean + sample) / 2));
         self.mark = now;
     }
 }
@@ -119,8 +121,9 @@ impl Proxy {
             queue.mark = now;
         }
         let is_full = queue.calls.len() >= wait.length as usize;
-        if is_full || wait.expected.is_some_and(|most| queue.expected(now, at).is_some_and(|expected| expected > most))
-        {
+        // Where nobody stands, how long others stood says nothing: what is known would never be learnt anew.
+        let is_longer = |most| queue.expected(now, at).is_some_and(|expected| expected > most);
+        if is_full || (!queue.calls.is_empty() && wait.expected.is_some_and(is_longer)) {
             self.counters.wait_ended(service, if is_full { WaitEnd::QueueFull } else { WaitEnd::TooLong });
             if is_full {
                 self.gate.queue_refuses(now, service, wait.length, &mut self.events);
@@ -132,6 +135,13 @@ impl Proxy {
         self.told_gate(now, service);
         let until = now + wait.longest;
         let timer = self.wheel.arm(until.min(now + rules.repeat), Due::Waiting(server));
+        // What was tried before is not tried again afterwards, and has the call no more.
+        plan.tried = u64::MAX;
+        if let Some(key) = self.transactions.server(server).map(|server| server.context.call)
+            && let Some(call) = self.calls.get_mut(key)
+        {
+            self.health.moved(std::mem::replace(&mut call.peer, NO_PEER), NO_PEER);
+        }
         plan.waiting = Some(Box::new(Waiter { turn, until, timer }));
         true
     }
@@ -172,6 +182,7 @@ impl Proxy {
         }
         let Some(transaction) = self.transactions.server_mut(server) else { return };
         let Some(plan) = &mut transaction.context.plan else { return };
+        renew(plan, &self.router);
         let repeat = plan.router.config.waiting.repeat;
         let Some(waiter) = &mut plan.waiting else { return };
         if now >= waiter.until {
@@ -216,10 +227,19 @@ impl Proxy {
         self.counters.wait_ended(service, end);
     }
 
-    /// Whether the call's INVITE waits.
-    pub(super) fn is_waiting(&self, key: Key) -> bool {
-        let server = self.calls.get(key).and_then(|call| self.transactions.server(call.server));
-        server.is_some_and(|server| server.context.plan.as_ref().is_some_and(|plan| plan.waiting.is_some()))
+    /// The service whose queue the call's INVITE waits in.
+    pub(super) fn waits_for(&self, key: Key) -> Option<ServiceId> {
+        let server = self.calls.get(key).and_then(|call| self.transactions.server(call.server))?;
+        let plan = server.context.plan.as_ref().filter(|plan| plan.waiting.is_some())?;
+        Some(plan.router.service_id(plan.service))
+    }
+
+    /// The position of a call that waits, and how long it does at most.
+    pub(super) fn place_of(&self, now: Instant, key: Key) -> Option<(usize, Duration)> {
+        let queue = self.waiting.queues.get(&self.waits_for(key)?)?;
+        let server = self.transactions.server(self.calls.get(key)?.server)?;
+        let waiter = server.context.plan.as_ref()?.waiting.as_ref()?;
+        Some((queue.at(waiter.turn) + 1, waiter.until.max(now) - now))
     }
 
     /// Once a second: what nothing else would bring about. Another hand may have made room (a licence that came into force), and
@@ -227,6 +247,8 @@ impl Proxy {
     pub fn tick(&mut self, now: Instant) {
         self.gate.look_at_paces(now, &mut self.events);
         self.audit(now);
+        // A target may be there again.
+        self.waiting.stir();
         self.wake(now);
     }
 
@@ -256,6 +278,7 @@ impl Proxy {
                 }
                 let_in += 1;
                 if let_in == LET_IN_MAX {
+                    self.waiting.stir();
                     self.wheel.arm(now, Due::Waiting(Key::NONE));
                     return;
                 }
@@ -266,34 +289,44 @@ impl Proxy {
     /// The first of a queue goes in, or on to the plan's next step when it has nothing to wait for any more. Says whether it
     /// left the queue.
     fn let_in(&mut self, now: Instant, server: Key) -> bool {
-        let Some(transaction) = self.transactions.server(server) else { return false };
+        let Some(transaction) = self.transactions.server_mut(server) else { return false };
         let key = transaction.context.call;
-        let Some(plan) = &transaction.context.plan else { return false };
+        let Some(plan) = &mut transaction.context.plan else { return false };
+        renew(plan, &self.router);
         let router = std::sync::Arc::clone(&plan.router);
         let (service, target) = (router.service_id(plan.service), router.config.services[plan.service].target);
         let (lenders, own_pool) = (router.lenders(plan.service), router.pool_id(plan.service));
-        let Some(trunk) = self.calls.get(key).and_then(|call| call.channels().next()).map(|channel| channel.trunk())
-        else {
+        // Who is let in to a PBX that is down has waited for nothing.
+        if !self.health.is_any_open(now, router.places(target)) {
             return false;
-        };
+        }
+        let Some(call) = self.calls.get_mut(key) else { return false };
+        // I3: another copy of the INVITE may have a channel already.
+        let has = own_pool.into_iter().chain(lenders.iter().copied()).find(|pool| call.holds(*pool));
+        let Some(trunk) = call.channels().next().map(|channel| channel.trunk()) else { return false };
         let ask = Ask { trunk, service, is_known: true };
-        let mut decision = self.gate.admit_waiting(now, ask, lenders, &mut self.events);
+        let mut decision = match has {
+            Some(_) => Ok(None),
+            None => self.gate.admit_waiting(now, ask, lenders, &mut self.events).map(Some),
+        };
         if let (Err(Refusal::PoolFull), Some(pool)) = (&decision, own_pool)
             && self.reclaim(now, pool, service)
         {
-            decision = self.gate.admit_waiting(now, ask, lenders, &mut self.events);
+            decision = self.gate.admit_waiting(now, ask, lenders, &mut self.events).map(Some);
         }
         let (channel, refusal) = match decision {
-            Ok(channel) => (Some(channel), None),
+            Ok(channel) => (channel, None),
             Err(Refusal::PoolFull | Refusal::ServiceFull) => return false,
             Err(other) => (None, Some(other)),
         };
         self.stop_waiting(now, server, if refusal.is_none() { WaitEnd::Admitted } else { WaitEnd::Refused });
-        let uses = channel.as_ref().and_then(|channel| channel.pool());
-        if let (Some(channel), Some(call)) = (channel, self.calls.get_mut(key)) {
+        let uses = has.or_else(|| channel.as_ref().and_then(|channel| channel.pool()));
+        if let Some(call) = self.calls.get_mut(key).filter(|_| refusal.is_none()) {
             call.users += u32::from(uses.is_some());
-            self.slots.update(call.slot, |slot| (slot.pool, slot.target) = (uses.or(slot.pool), target as u16));
-            call.rare_mut().more.push(channel);
+            self.slots.update(call.slot, |slot| (slot.pool, slot.target) = (slot.pool.or(uses), target as u16));
+            if let Some(channel) = channel {
+                call.rare_mut().more.push(channel);
+            }
         }
         if let Some(plan) = self.transactions.server_mut(server).and_then(|server| server.context.plan.as_mut()) {
             match refusal {
@@ -310,6 +343,23 @@ impl Proxy {
         self.advance(now, server);
         true
     }
+}
+
+/// The configuration, or what is known of names, may have changed since the call came: it goes where its service leads now, and on
+/// along the plan in force. A service that is no more keeps what there was.
+fn renew(plan: &mut Plan, router: &std::sync::Arc<Router>) {
+    if std::sync::Arc::ptr_eq(&plan.router, router) {
+        return;
+    }
+    let services = &router.config.services;
+    let name = &plan.router.config.services[plan.service].name;
+    let Some(at) = services.iter().position(|service| service.name == *name) else { return };
+    if !std::sync::Arc::ptr_eq(&plan.router.config, &router.config) {
+        let after = services[at].overflow.iter().position(|step| matches!(step, Step::Wait(_)));
+        plan.next_step = after.map_or(0, |wait| wait + 1);
+    }
+    (plan.service, plan.target) = (at, services[at].target);
+    plan.router = std::sync::Arc::clone(router);
 }
 
 /// RFC 3841 §9.1: "no-queue" among the values of Request-Disposition, `d` for short.

@@ -171,8 +171,14 @@ fn reached(router: &Router, target: usize, closed: Closed<'_>) -> (bool, Vec<Str
 fn plan(router: &Router, view: &View, at: usize, refusal: Option<Refusal>) -> String {
     let service = &router.config.services[at];
     let steps = service.plan(refusal);
+    let has_failed = matches!(refusal, None | Some(Refusal::TargetFailed));
+    if has_failed && service.overflow_is_default {
+        return "the caller hears what it said, or 408".into();
+    }
+    // Who had a channel waits for none and borrows none.
     let words: Vec<String> = steps
         .iter()
+        .filter(|step| !(step.stays() && has_failed))
         .map(|step| match step {
             Step::Route { target, user } => {
                 let target = &router.config.targets[*target];

@@ -149,6 +149,7 @@ impl Shard {
                 }
                 node.slots.shrink();
                 proxy.tick(now);
+                self.drain(node, now, &mut proxy, to_names);
             }
         }
     }

@@ -383,7 +383,7 @@ fn every_story_of_a_call_says_what_it_holds_and_why() {
     assert!(lines.contains("the PBX is asked whether it knows the call in 51 s"), "{lines}");
     assert_eq!((told.age_s, told.heard_s), (10, 8));
     let lines = story(&world, 1).lines.join("; ");
-    assert!(lines.contains("no channel; it waits for a channel"), "{lines}");
+    assert!(lines.contains("no channel; it waits for a channel at position 1, 59 s more at most"), "{lines}");
     world.request(End::Caller, caller, "INFO");
     world.run();
     assert_eq!(story(&world, 0).heard_s, 0);

@@ -133,3 +133,29 @@ fn a_new_configuration_changes_the_rate_at_once() {
     world.reload(&config(500, &menu("")));
     assert_eq!(burst(&mut world, CALLER, "100", 5).0, 5);
 }
+
+#[test]
+fn a_burst_that_is_made_smaller_is_not_paid_for_longer_than_it_lasts() {
+    let mut world = world_with("rate = 1\nburst = 300", "");
+    assert_eq!(burst(&mut world, CALLER, "100", 300).0, 300);
+    world.reload(&config(500, &menu("")).replacen(
+        "name = \"carrier\"\n",
+        "name = \"carrier\"\nrate = 50\nburst = 50\n",
+        1,
+    ));
+    burst(&mut world, CALLER, "100", 1);
+    world.run_for(1_000);
+    assert_eq!(burst(&mut world, CALLER, "100", 20).0, 20, "not after 300 s");
+}
+
+#[test]
+fn who_replaces_a_call_too_fast_inherits_nothing() {
+    let mut world = World::new(&config(1, &menu("rate = 1\nburst = 1\noverflow = [{ route = \"voicemail\" }]")));
+    let first = world.answered("100");
+    let leg = world.callers[first].clone();
+    let tag = super::transfers::tag;
+    let second = super::transfers::replacing(&mut world, &leg.call_id, tag(&leg.remote), tag(&leg.local));
+    assert_eq!((world.callers[second].up, world.reached(VOICEMAIL, "INVITE")), (true, 1));
+    world.run_for(100_000);
+    assert_eq!((world.callers[first].over, world.in_use()), (false, 1), "who was to be replaced talks on");
+}

@@ -368,3 +368,115 @@ fn a_call_that_gives_no_sign_of_life_makes_room_for_one_that_waits() {
     assert!(sent.count() > 0);
     assert_eq!((world.ends(), waiting(&world), world.callers[first].over), (vec![("reclaimed", 1)], 0, true));
 }
+
+#[test]
+fn a_queue_that_was_slow_once_takes_calls_again() {
+    let (mut world, first) = full("overflow = [{ wait = 600, expected_s = 25 }, { route = \"voicemail\" }]");
+    let slow = waits(&mut world, "100");
+    world.run_for(60_000);
+    world.hang_up(End::Caller, first);
+    world.run();
+    assert!(world.callers[slow].up);
+    // Nobody is before him: how long others stood there says nothing of him.
+    let next = waits(&mut world, "100");
+    world.hang_up(End::Caller, slow);
+    world.run();
+    assert!(world.callers[next].up);
+}
+
+#[test]
+fn two_copies_that_overflowed_before_either_waited_share_one_channel() {
+    let plan = "overflow = [{ route = \"voicemail\" }, { wait = 60 }]";
+    let (mut world, first) = full(plan);
+    world.modes.insert(at(VOICEMAIL), Mode::Silent);
+    for _ in 0..2 {
+        world.invite_as(CALLER, "100", "same", "same-tag", 1, "");
+    }
+    world.run_for(5_500);
+    assert_eq!(waiting(&world), 2);
+    world.modes.insert(at(PBX), Mode::Ring);
+    world.reload(&config(3, &menu(plan)));
+    world.run();
+    assert_eq!((world.in_use(), waiting(&world)), (2, 0), "I3");
+    world.hang_up(End::Caller, first);
+    world.run();
+    assert_eq!(world.in_use(), 1);
+}
+
+#[test]
+fn who_waits_goes_where_its_service_leads_now() {
+    let (mut world, first) = full(PLAN);
+    let caller = waits(&mut world, "100");
+    world.reload(&config(1, &menu(PLAN).replace("target = \"pbx\"", "target = \"voicemail\"")));
+    world.hang_up(End::Caller, first);
+    world.run();
+    assert!(world.callers[caller].up);
+    assert_eq!((world.reached(VOICEMAIL, "INVITE"), world.in_use()), (1, 1));
+    // And the plan that follows is the one in force.
+    let (mut world, _) = full(PLAN);
+    let caller = waits(&mut world, "100");
+    world.reload(&config(1, &menu("overflow = [{ wait = 60 }, { reject = 480 }]")));
+    world.run_for(61_000);
+    assert_eq!((world.final_answer(caller), world.reached(VOICEMAIL, "INVITE")), (480, 0));
+}
+
+#[test]
+fn nobody_leaves_the_queue_for_a_pbx_that_is_down() {
+    let text = config(1, &menu("overflow = [{ wait = 600 }]")).replacen(
+        "name = \"pbx\"\nuri",
+        "name = \"pbx\"\nprobe_s = 5\nprobe_timeout_ms = 500\ndown_after = 1\nup_after = 1\nuri",
+        1,
+    );
+    let mut world = World::new(&text);
+    world.run_for(6_000);
+    let first = world.answered("100");
+    let callers = [waits(&mut world, "100"), waits(&mut world, "100")];
+    world.deaf.push(at(PBX));
+    world.run_for(12_000);
+    world.hang_up(End::Callee, 0);
+    world.run_for(5_000);
+    assert_eq!((world.in_use(), waiting(&world), world.callers[first].over), (0, 2, true), "the PBX restarts");
+    world.deaf.clear();
+    world.run_for(12_000);
+    assert!(world.callers[callers[0]].up, "{:?}", world.callers[callers[0]].answers);
+    assert_eq!((world.in_use(), waiting(&world)), (1, 1));
+}
+
+#[test]
+fn a_call_to_another_service_is_no_copy_of_one_that_waits() {
+    let mut world = two_services(1, "overflow = [{ wait = 60 }]", "limit = 1\noverflow = [{ reject = 480 }]", "");
+    world.answered("100");
+    world.invite_as(CALLER, "100", "same", "same-tag", 1, "");
+    world.run();
+    let other = world.invite_as(CALLER, "200", "same", "same-tag", 1, "");
+    world.run();
+    assert_eq!((waiting(&world), world.final_answer(other)), (1, 480), "its own service says");
+}
+
+#[test]
+fn who_waited_in_vain_is_not_sent_back_to_a_target_that_failed_before() {
+    let (mut world, _) = full("overflow = [{ route = \"voicemail\" }, { wait = 10 }, { reject = 480 }]");
+    world.modes.insert(at(VOICEMAIL), Mode::Refuse(503));
+    let caller = world.invite("100");
+    world.run();
+    assert_eq!(waiting(&world), 1);
+    world.modes.insert(at(VOICEMAIL), Mode::Answer(0));
+    world.run_for(11_000);
+    assert_eq!((world.final_answer(caller), world.reached(VOICEMAIL, "INVITE")), (480, 1));
+}
+
+#[test]
+fn a_channel_that_goes_from_hand_to_hand_is_no_recovery_of_its_pool() {
+    let (mut world, mut up) = full(PLAN);
+    let callers: Vec<usize> = (0..4).map(|_| waits(&mut world, "100")).collect();
+    for next in callers {
+        world.hang_up(End::Caller, up);
+        world.run();
+        assert!(world.callers[next].up);
+        up = next;
+    }
+    assert_eq!(world.event_labels(), ["pool_exhausted"]);
+    world.hang_up(End::Caller, up);
+    world.run();
+    assert_eq!(world.event_labels(), ["pool_exhausted", "pool_recovered"]);
+}
