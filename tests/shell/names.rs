@@ -1,7 +1,8 @@
 //! Names, looked up by a real name server (dnsmasq) on loopback.
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use sipweir::config::Config;
 use sipweir::server::Server;
@@ -17,8 +18,25 @@ pub(super) struct NameServer {
 impl NameServer {
     /// Answers for `example.net` only, with these records.
     pub(super) fn start(records: &[String]) -> Self {
-        let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
-        Self::on(port, records)
+        // From a range nobody gets a port of by chance: one that was free a moment ago may be another test's by now.
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let start = (std::process::id() % 20) as u16 * 45;
+        for _ in 0..900 {
+            let port = 19_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 900;
+            if UdpSocket::bind(("127.0.0.1", port)).is_err() || TcpListener::bind(("127.0.0.1", port)).is_err() {
+                continue;
+            }
+            let mut server = Self::on(port, records);
+            let mut has_ended = false;
+            wait_for("the name server listens, or ends", || {
+                has_ended = server.child.try_wait().expect("it was started").is_some();
+                has_ended || UdpSocket::bind(("127.0.0.1", port)).is_err()
+            });
+            if !has_ended {
+                return server;
+            }
+        }
+        panic!("no name server starts");
     }
 
     fn on(port: u16, records: &[String]) -> Self {
