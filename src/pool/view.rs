@@ -80,6 +80,11 @@ pub struct View {
 }
 
 impl Gate {
+    /// Calls counted in their trunks.
+    pub fn calls(&self) -> u32 {
+        self.lock().calls
+    }
+
     /// Everything, at one moment.
     pub fn view(&self) -> View {
         let state = self.lock();

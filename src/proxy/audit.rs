@@ -9,9 +9,9 @@ use crate::pool::SlotId;
 use crate::store::Key;
 use crate::time::Instant;
 
-/// Looks at every call while there are no more than this; it takes a millisecond. Of more, the totals are compared, and the calls
-/// themselves looked at so many a second.
-const WHOLE_MAX: usize = 20_000;
+/// Looks at every call at once while there are no more than this: nobody is served meanwhile. Of more, the totals are compared, and
+/// the calls themselves looked at so many a second.
+const WHOLE_MAX: usize = 5_000;
 /// Seconds from one look at every call to the next.
 const WHOLE_EVERY: u32 = 10;
 /// Calls looked at a second when there are more.
@@ -25,8 +25,6 @@ pub(super) struct Audit {
     walked: usize,
     /// Since when the count is wrong.
     drifting: Option<Instant>,
-    /// Looks at every call that were finished.
-    pub(super) finished: u64,
 }
 
 /// Why a call holds what it holds.
@@ -68,14 +66,13 @@ impl Proxy {
 
     /// The three counts of calls are kept in three places.
     fn totals(&self) -> Option<String> {
-        let (known, listed, counted) = (self.calls.len(), self.slots.len(), self.gate.view().calls as usize);
+        let (known, listed, counted) = (self.calls.len(), self.slots.len(), self.gate.calls() as usize);
         (known != listed || known != counted)
             .then(|| format!("{known} calls are known, {listed} listed and {counted} counted"))
     }
 
     /// What all calls hold, against what the gate counts.
-    fn whole(&mut self) -> Option<String> {
-        self.audit.finished += 1;
+    fn whole(&self) -> Option<String> {
         let view = self.gate.view();
         let mut pools = vec![[0u32; 3]; view.pools.len()];
         let (mut services, mut trunks) = (vec![0u32; view.services.len()], vec![0u32; view.trunks.len()]);
@@ -126,7 +123,6 @@ impl Proxy {
             self.wrong(key, call)
         });
         self.audit.walked = if seen < SLICE { 0 } else { from + seen };
-        self.audit.finished += u64::from(self.audit.walked == 0);
         found
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct Watch {
     refused: u64,
     last_refusal: Instant,
     refusing: Option<Since>,
-    suspect: Option<Since>,
+    suspect: Option<Instant>,
 }
 
 impl Watch {
@@ -44,12 +44,12 @@ impl Watch {
         let about = |kind| Event { in_use: suspects.min(u32::MAX as usize) as u32, ..Event::about(kind, now, "node") };
         match (self.suspect, suspects) {
             (None, 1..) => {
-                self.suspect = Some(Since { began: now, count: 0 });
+                self.suspect = Some(now);
                 events.push(about(EventKind::CallsSuspect));
             }
             (Some(since), 0) => {
                 self.suspect = None;
-                events.push(Event { lasted_ms: millis(now - since.began), ..about(EventKind::CallsAlive) });
+                events.push(Event { lasted_ms: millis(now - since), ..about(EventKind::CallsAlive) });
             }
             (None, 0) | (Some(_), 1..) => {}
         }
