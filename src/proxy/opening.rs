@@ -327,13 +327,13 @@ impl Proxy {
                 let (hop, widened) = next_hop(&self.large, now, &router, listener, (place, message), again.is_none());
                 plan.again = widened.then_some(at);
                 let hop = hop.filter(|_| place.transport.is_secure() || !is_sips(message.request_uri()));
-                let lines = plan.refusal.map(|refusal| {
-                    let advertise = &router.config.listen[usize::from(listener)].advertise;
-                    overflow_lines(message, &plan, refusal, &place.host_port, advertise)
-                });
                 let service = &router.config.services[plan.service];
                 let is_sos = is_sos(message.request_uri());
                 let user = plan.user.clone().or_else(|| if is_sos { plain_number(service) } else { None });
+                let lines = plan.refusal.map(|refusal| {
+                    let advertise = &router.config.listen[usize::from(listener)].advertise;
+                    overflow_lines(message, user.as_deref(), refusal, &place.host_port, advertise)
+                });
                 transaction.context.plan = Some(plan);
                 let Some(hop) = hop else { continue };
                 let mut scratch = std::mem::take(&mut self.scratch);
@@ -631,7 +631,7 @@ fn rewrite(out: &mut Vec<u8>, request_uri: &[u8], user: Option<&str>, host_port:
 /// Diversion (RFC 5806) and History-Info (RFC 7044) of a call that overflowed: whom it was for, why it goes elsewhere.
 fn overflow_lines(
     message: &Message<'_>,
-    plan: &Plan,
+    user: Option<&str>,
     refusal: Refusal,
     host_port: &str,
     advertise: &str,
@@ -650,17 +650,19 @@ fn overflow_lines(
         Some(_) | None => b"1".to_vec(),
     };
     let mut history = b"History-Info: <".to_vec();
-    // A tel: URI takes no header fields: it is written as the sip: URI it stands for (RFC 3261 §19.1.6).
+    // A tel: URI takes no header fields: it is written as the sip: URI it stands for (RFC 3261 §19.1.6). Nor does a URN.
     let mut from = original.to_vec();
-    if Uri::parse(original).is_some_and(|uri| uri.scheme == Scheme::Tel) {
-        rewrite(&mut from, original, None, advertise);
+    match Uri::parse(original).map(|uri| uri.scheme) {
+        Some(Scheme::Tel) => rewrite(&mut from, original, None, advertise),
+        Some(Scheme::Sos) => rewrite(&mut from, original, Some("sos"), advertise),
+        Some(Scheme::Sip | Scheme::Sips | Scheme::Other) | None => {}
     }
     history.extend_from_slice(&from);
     history.extend_from_slice(format!("?Reason=Q.850%3Bcause%3D{}>;index=", refusal.cause()).as_bytes());
     history.extend_from_slice(&first);
     history.extend_from_slice(b"\r\nHistory-Info: <");
     let mut target = Vec::new();
-    rewrite(&mut target, original, plan.user.as_deref(), host_port);
+    rewrite(&mut target, original, user, host_port);
     history.extend_from_slice(&target);
     history.extend_from_slice(b">;index=");
     history.extend_from_slice(&first);

@@ -154,3 +154,15 @@ fn a_stranger_makes_no_emergency_call() {
     world.run();
     assert_eq!(world.final_answer(caller), 403);
 }
+
+#[test]
+fn a_urn_that_goes_to_another_target_leaves_a_history_that_can_be_read() {
+    let sos = SOS.replace("{ reject = 486 }", "{ route = \"voicemail\" }");
+    let mut world = World::new(&text(0, "", "").replace(SOS, &sos));
+    world.modes.insert(at(PBX), Mode::Refuse(503));
+    call_uri(&mut world, "urn:service:sos", "sos", "");
+    let invite = world.last_at(VOICEMAIL, "INVITE ");
+    let history: Vec<&str> = invite.lines().filter_map(|line| line.strip_prefix("History-Info: ")).collect();
+    assert_eq!(history[0], format!("<sip:sos@{GATE}?Reason=Q.850%3Bcause%3D27>;index=1"));
+    assert!(history[1].starts_with(&format!("<sip:112@{VOICEMAIL}>")), "{history:?}");
+}
